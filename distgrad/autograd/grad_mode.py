@@ -1,0 +1,117 @@
+"""Whether operations are recorded: a setting of each thread, with PyTorch's context managers."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Mode(threading.local):
+    """Each thread starts recording, as in PyTorch: a data-loading thread must not inherit a trainer's ``no_grad``."""
+
+    enabled = True
+    inference = False
+
+
+mode = _Mode()
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations on this thread are being recorded."""
+    return mode.enabled
+
+
+def is_inference_mode_enabled() -> bool:
+    """Whether this thread is inside ``inference_mode``."""
+    return mode.inference
+
+
+class _Switch:
+    """A context manager, also usable as a decorator, that sets this thread's mode and puts back what was there."""
+
+    def __init__(self, enabled: bool, inference: bool | None = None) -> None:
+        self._set = (enabled, inference)
+        self._before: list[tuple[bool, bool]] = []
+
+    def __enter__(self) -> None:
+        self._before.append((mode.enabled, mode.inference))
+        mode.enabled = self._set[0]
+        if self._set[1] is not None:
+            mode.inference = self._set[1]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        mode.enabled, mode.inference = self._before.pop()
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+            # A new switch a call: one instance shared by two threads would mix up what to put back.
+            with _Switch(*self._set):
+                return function(*args, **kwargs)
+
+        return wrapped
+
+
+class no_grad(_Switch):
+    """Operations inside are not recorded; their results do not require a gradient. Also a decorator: ``@no_grad()``."""
+
+    def __init__(self) -> None:
+        super().__init__(False)
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        """``@no_grad`` without parentheses decorates, as in PyTorch."""
+        return super().__new__(cls) if function is None else no_grad()(function)
+
+
+class enable_grad(_Switch):
+    """Operations inside are recorded, also within ``no_grad``."""
+
+    def __init__(self) -> None:
+        super().__init__(True)
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        """``@enable_grad`` without parentheses decorates, as in PyTorch."""
+        return super().__new__(cls) if function is None else enable_grad()(function)
+
+
+class inference_mode(_Switch):
+    """``no_grad`` whose results can never take part in a recorded operation that would have to save them.
+
+    Args:
+        mode: ``False`` leaves inference mode and records again.
+    """
+
+    def __init__(self, mode: bool = True) -> None:
+        super().__init__(not mode, inference=mode)
+
+    def __new__(cls, mode: bool | Callable[..., Any] = True) -> Any:
+        """``@inference_mode`` without parentheses decorates, as in PyTorch."""
+        return super().__new__(cls) if isinstance(mode, bool) else inference_mode()(mode)
+
+
+class set_grad_enabled(_Switch):
+    """Recording on or off, at once when called as a function, or for a ``with`` block.
+
+    Args:
+        mode: whether to record.
+    """
+
+    def __init__(self, mode: bool) -> None:
+        super().__init__(mode)
+        self.__enter__()
+        self._applied = True
+
+    def __enter__(self) -> None:
+        # The constructor has applied it already; entering the block must not lose what was there before it.
+        if getattr(self, "_applied", False):
+            self._applied = False
+            return
+        super().__enter__()

@@ -1,0 +1,412 @@
+"""``Tensor``: a NumPy array that remembers how it was made.
+
+The arithmetic is not here. ``distgrad.ops.methods`` puts operators and methods on the class, so that the engine never
+imports an op; the names it adds are declared at the end of the class for the type checker.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .grad_mode import mode
+from .printing import format_tensor
+
+if TYPE_CHECKING:
+    from .engine import AccumulateGrad, Node
+
+Array = NDArray[Any]
+Hook = Callable[["Tensor"], "Tensor | None"]
+
+
+class Size(tuple[int, ...]):
+    """The shape of a tensor: a tuple that prints and counts as PyTorch's ``torch.Size``."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return int(np.prod(self, dtype=np.int64))
+
+    def __repr__(self) -> str:
+        return f"torch.Size([{', '.join(map(str, self))}])"
+
+
+_handle_keys = itertools.count()
+
+
+class Handle:
+    """Removes a hook: what every ``register_*hook`` returns."""
+
+    def __init__(self, hooks: dict[int, Any]) -> None:
+        self._hooks = hooks
+        self._key = next(_handle_keys)
+
+    @classmethod
+    def add(cls, hooks: dict[int, Any], hook: Any) -> Handle:
+        """Enters ``hook`` into ``hooks``, which are called in the order of registration."""
+        handle = cls(hooks)
+        hooks[handle._key] = hook
+        return handle
+
+    def remove(self) -> None:
+        """Takes the hook out; doing so twice is harmless."""
+        self._hooks.pop(self._key, None)
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.remove()
+
+
+class Tensor:
+    """A multi-dimensional array that records the operations on it, with the meaning of ``torch.Tensor``.
+
+    Args:
+        data: an ``ndarray``, whose memory is shared, or what ``np.asarray`` takes, converted to float32 as
+            ``torch.Tensor`` does. ``distgrad.tensor`` is the constructor that infers the dtype and copies.
+        requires_grad: whether ``backward`` should put a gradient into ``grad``.
+
+    Raises:
+        RuntimeError: ``requires_grad`` with a dtype that is not floating point.
+    """
+
+    # Most tensors need few of these, so the defaults live on the class and cost nothing per instance.
+    _requires_grad: bool = False
+    _grad: Tensor | None = None
+    _node: Node | None = None  # the operation that made this tensor; None for a leaf
+    _output_nr: int = 0  # which of that operation's outputs
+    _accumulator: weakref.ref[AccumulateGrad] | None = None
+    _hooks: dict[int, Hook] | None = None  # of a leaf; a non-leaf's hooks live on its node
+    _post_accumulate_hooks: dict[int, Callable[[Tensor], None]] | None = None
+    _retains_grad: bool = False
+    _counter: list[int] | None = None  # in-place changes so far, one list shared by all views of the memory
+    _base: Tensor | None = None  # of a view: the tensor whose memory this is
+    _base_node: Node | None = None  # of a view: the base's history when the view was taken
+    _inference: bool = False
+
+    # ndarray (+) Tensor must end in Tensor.__radd__ rather than in an object array.
+    __array_ufunc__ = None
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        self._data: Array = data if isinstance(data, np.ndarray) else np.array(data, dtype=np.float32)
+        if mode.inference:
+            self._inference = True
+        if requires_grad:
+            self.requires_grad = True
+
+    # What it is ------------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> Size:
+        """The length of each dimension."""
+        return Size(self._data.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the elements, a NumPy dtype (``distgrad.float32`` is ``numpy.dtype("float32")``)."""
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return self._data.ndim
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the length of dimension ``dim``."""
+        return self.shape if dim is None else self._data.shape[dim]
+
+    def dim(self) -> int:
+        """The number of dimensions."""
+        return self._data.ndim
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return self._data.size
+
+    def element_size(self) -> int:
+        """Bytes an element."""
+        return self._data.itemsize
+
+    def stride(self, dim: int | None = None) -> Any:
+        """Elements (not bytes) between neighbours along each dimension, or along ``dim``."""
+        strides = tuple(s // self._data.itemsize for s in self._data.strides)
+        return strides if dim is None else strides[dim]
+
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in row-major order without gaps."""
+        return bool(self._data.flags.c_contiguous)
+
+    def is_floating_point(self) -> bool:
+        """Whether the dtype is a floating-point one; only such tensors can require a gradient."""
+        return self._data.dtype.kind == "f"
+
+    def data_ptr(self) -> int:
+        """The address of the first element; equal for two tensors that begin in the same memory."""
+        return int(self._data.ctypes.data)
+
+    # Leaving the graph -----------------------------------------------------------------------------------------------
+
+    def numpy(self) -> Array:
+        """The array itself (memory shared).
+
+        Raises:
+            RuntimeError: the tensor requires a gradient; call ``detach().numpy()``.
+        """
+        if self._requires_grad:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        return self._data
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy:
+            return np.array(self.numpy(), dtype=dtype)
+        return np.asarray(self.numpy(), dtype=dtype)
+
+    def item(self) -> Any:
+        """The value of a one-element tensor as a Python number."""
+        if self._data.size != 1:
+            raise RuntimeError(f"a Tensor with {self._data.size} elements cannot be converted to Scalar")
+        return self._data.item()
+
+    def tolist(self) -> Any:
+        """The values as nested lists of Python numbers."""
+        return self._data.tolist()
+
+    def detach(self) -> Tensor:
+        """The same memory without history; it never requires a gradient."""
+        out = Tensor(self._data)
+        out._counter = self._versions()  # a change in place through it must still be noticed by backward
+        return out
+
+    @property
+    def data(self) -> Tensor:
+        """The same memory without history and, unlike ``detach``, with a version of its own: changes go unnoticed."""
+        return Tensor(self._data)
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        self._data = value._data
+
+    # Its place in the graph ------------------------------------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a gradient is wanted: set by the user on a leaf, inherited by everything computed from it."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if self._node is not None:
+            if value:
+                return
+            raise RuntimeError(
+                "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in "
+                "a subgraph that doesn't require differentiation use var_no_grad = var.detach()."
+            )
+        if value and self._data.dtype.kind != "f":
+            raise RuntimeError(f"only Tensors of floating point dtype can require gradients, this one is {self.dtype}")
+        if value and self._inference:
+            raise RuntimeError(
+                "an inference tensor cannot require gradients: it was made inside inference_mode(); clone() it outside"
+            )
+        self._requires_grad = bool(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Sets ``requires_grad`` in place and returns the tensor."""
+        self.requires_grad = requires_grad
+        return self
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The recorded operation that made this tensor, or None for a leaf."""
+        return self._node
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made this tensor."""
+        return self._node is None
+
+    @property
+    def output_nr(self) -> int:
+        """Which output of ``grad_fn`` this tensor is."""
+        return self._output_nr
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The accumulated gradient, a tensor of the same shape, or None before the first ``backward``."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"assigned grad expected to be a Tensor or None but got {type(value).__name__}")
+            if value._data.shape != self._data.shape:
+                raise RuntimeError(
+                    f"assigned grad has data of a different size: the tensor is {list(self.shape)}, the gradient "
+                    f"{list(value.shape)}"
+                )
+            if value._data.dtype != self._data.dtype:
+                raise RuntimeError(
+                    f"assigned grad has data of a different type: the tensor is {self.dtype}, the gradient "
+                    f"{value.dtype}"
+                )
+        self._grad = value
+
+    @property
+    def _version(self) -> int:
+        """How often the memory has been changed in place."""
+        return 0 if self._counter is None else self._counter[0]
+
+    def _versions(self) -> list[int]:
+        """The counter itself, to be shared with a view."""
+        if self._counter is None:
+            self._counter = [0]
+        return self._counter
+
+    def _changed(self) -> None:
+        """Notes one change in place, so that a backward that saved the old values can tell."""
+        self._versions()[0] += 1
+
+    def backward(
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Sequence[Tensor] | Tensor | None = None,
+    ) -> None:
+        """Adds the gradient of this tensor with respect to the leaves to their ``grad``.
+
+        Args:
+            gradient: same shape as this tensor: what to multiply the Jacobian with; may be left out for one element.
+            retain_graph: keep what the graph saved, so that it can be walked again (default: ``create_graph``).
+            create_graph: record the backward pass itself, for higher derivatives.
+            inputs: accumulate into these tensors only.
+        """
+        from .functional import backward
+
+        backward(self, gradient, retain_graph, create_graph, inputs)
+
+    def register_hook(self, hook: Hook) -> Handle:
+        """Calls ``hook(grad)`` when the gradient of this tensor is known; a tensor it returns replaces the gradient.
+
+        Raises:
+            RuntimeError: the tensor does not require a gradient.
+        """
+        if not self._requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        if self._node is not None:
+            return Handle.add(self._node.tensor_hooks.setdefault(self._output_nr, {}), hook)
+        if self._hooks is None:
+            self._hooks = {}
+        return Handle.add(self._hooks, hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> Handle:
+        """Calls ``hook(tensor)`` each time a backward has added its final gradient to ``grad``. Leaves only."""
+        if self._node is not None or not self._requires_grad:
+            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        if self._post_accumulate_hooks is None:
+            self._post_accumulate_hooks = {}
+        return Handle.add(self._post_accumulate_hooks, hook)
+
+    def retain_grad(self) -> None:
+        """Keeps the gradient of this non-leaf in ``grad`` as if it were a leaf."""
+        if not self._requires_grad:
+            raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+        if self._node is None or self._retains_grad:
+            return
+        self._retains_grad = True
+        reference = weakref.ref(self)  # the node must not keep its output alive
+
+        def keep(grad: Tensor) -> None:
+            tensor = reference()
+            if tensor is not None:
+                tensor._grad = grad if tensor._grad is None else tensor._grad + grad
+
+        self._node.retain_hooks[self._output_nr] = keep
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether ``retain_grad`` was called on this non-leaf."""
+        return self._retains_grad
+
+    # Python's own protocols ------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return format_tensor(self)
+
+    def __len__(self) -> int:
+        if self._data.ndim == 0:
+            raise TypeError("len() of a 0-d tensor")
+        return len(self._data)
+
+    def __bool__(self) -> bool:
+        if self._data.size != 1:
+            what = "no" if self._data.size == 0 else "more than one"
+            raise RuntimeError(f"Boolean value of Tensor with {what} value{'s' * (what != 'no')} is ambiguous")
+        return bool(self._data)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self._data.dtype.kind not in "iub" or self._data.size != 1:
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+        return int(self._data)
+
+    def __hash__(self) -> int:
+        return id(self)  # identity, as in PyTorch: == compares elements
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if self._data.ndim == 0 else object.__format__(self, spec)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if self._node is not None:
+            raise RuntimeError(
+                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
+                "moment; detach() it first"
+            )
+        out = type(self).__new__(type(self))
+        out._data = self._data.copy()
+        out._requires_grad = self._requires_grad
+        out._grad = None if self._grad is None else Tensor(self._grad._data.copy())
+        memo[id(self)] = out
+        return out
+
+    if TYPE_CHECKING:  # put here by distgrad.ops.methods
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def __setitem__(self, index: Any, value: Any) -> None: ...
+        def __iter__(self) -> Iterator[Tensor]: ...
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __rpow__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __abs__(self) -> Tensor: ...
+        def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
+        def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
+        def __lt__(self, other: Any) -> Tensor: ...
+        def __le__(self, other: Any) -> Tensor: ...
+        def __gt__(self, other: Any) -> Tensor: ...
+        def __ge__(self, other: Any) -> Tensor: ...
+        def __invert__(self) -> Tensor: ...
+        def __and__(self, other: Any) -> Tensor: ...
+        def __or__(self, other: Any) -> Tensor: ...

@@ -1,0 +1,48 @@
+"""Many ranks as one: communicators, and data-parallel training over them.
+
+Importing this never loads mpi4py: ``init`` does, when an MPI launcher started the process.
+"""
+
+from __future__ import annotations
+
+from . import failure, threads
+from .communicator import Communicator, ReduceOp
+from .process_group import (
+    abort,
+    all_gather,
+    all_reduce,
+    barrier,
+    broadcast,
+    communicator,
+    destroy,
+    init,
+    is_initialized,
+    local_rank,
+    local_world_size,
+    rank,
+    use,
+    world_size,
+)
+from .single import SingleCommunicator
+
+__all__ = [
+    "Communicator",
+    "ReduceOp",
+    "SingleCommunicator",
+    "abort",
+    "all_gather",
+    "all_reduce",
+    "barrier",
+    "broadcast",
+    "communicator",
+    "destroy",
+    "failure",
+    "init",
+    "is_initialized",
+    "local_rank",
+    "local_world_size",
+    "rank",
+    "threads",
+    "use",
+    "world_size",
+]

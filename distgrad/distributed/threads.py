@@ -1,0 +1,278 @@
+"""N ranks as N threads of one process: the same protocol without MPI, for tests and for simulating a schedule.
+
+Each collective is a meeting: every rank brings what it wants to do, the last to arrive checks that all want the same
+and computes the result in rank order, and each rank takes it away. A rank that fails, or ends while others wait for it,
+or does not come in time, breaks the meeting with an error that names it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+import numpy as np
+
+from ..errors import CommunicationError
+from . import process_group
+from .communicator import Array, ReduceOp, check_broadcast, check_gather, check_reduce
+
+R = TypeVar("R")
+
+# (rank, sequence) -> seconds that the rank waits before it enters its sequence-th collective, counted from 0.
+Delay = Callable[[int, int], float]
+
+_UFUNCS: dict[str, np.ufunc] = {"sum": np.add, "prod": np.multiply, "min": np.minimum, "max": np.maximum}
+
+
+class _Call(NamedTuple):
+    """What a rank wants to do; all ranks must want the same."""
+
+    name: str
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    op: str | None = None
+    src: int | None = None
+
+    def __str__(self) -> str:
+        given = zip(self._fields[1:], self[1:], strict=True)
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in given if value is not None)})"
+
+
+class _Meeting:
+    """One collective: who has come, with what, and what came of it."""
+
+    def __init__(self) -> None:
+        self.calls: dict[int, _Call] = {}
+        self.payloads: dict[int, Any] = {}
+        self.done = False
+        self.result: Any = None
+        self.error: str | None = None
+
+
+class _World:
+    """What the ranks share. ``condition`` guards all of it."""
+
+    def __init__(self, size: int, timeout: float, delay: Delay | None, ranks_per_host: int) -> None:
+        self.size = size
+        self.timeout = timeout
+        self.delay = delay
+        self.ranks_per_host = ranks_per_host
+        self.condition = threading.Condition()
+        self.meetings: dict[int, _Meeting] = {}
+        self.failure: tuple[int | None, str] | None = None  # the first rank that failed (None: no rank), and a clause
+        self.ended: set[int] = set()
+
+    def fail(self, rank: int | None, clause: str) -> bool:
+        """Breaks all waits; returns whether ``rank`` is the one that failed first."""
+        with self.condition:
+            if self.failure is None:
+                self.failure = (rank, clause)
+            self.condition.notify_all()
+            return self.failure[0] == rank
+
+    def end(self, rank: int) -> None:
+        """Notes that the rank takes part in no further collective."""
+        with self.condition:
+            self.ended.add(rank)
+            self.condition.notify_all()
+
+    def meet(self, rank: int, sequence: int, call: _Call, payload: Any, compute: Callable[[list[Any]], Any]) -> Any:
+        seconds = 0.0 if self.delay is None else self.delay(rank, sequence)
+        with self.condition:
+            if seconds > 0:  # with the lock released, and no longer than there is something to wait for
+                self.condition.wait_for(lambda: self.failure is not None, seconds)
+            meeting = self.meetings.setdefault(sequence, _Meeting())
+            meeting.calls[rank], meeting.payloads[rank] = call, payload
+            if len(meeting.calls) == self.size:
+                # The last to come needs no entry for others any more: whoever is inside holds the meeting itself.
+                del self.meetings[sequence]
+                meeting.error = _disagreement(meeting.calls, sequence)
+                if meeting.error is None:
+                    meeting.result = compute([meeting.payloads[r] for r in range(self.size)])
+                meeting.done = True
+                self.condition.notify_all()
+            else:
+                in_time = self.condition.wait_for(
+                    lambda: meeting.done or self.failure is not None or bool(self.ended - set(meeting.calls)),
+                    self.timeout,
+                )
+                if not meeting.done:
+                    raise CommunicationError(self._why_broken(rank, sequence, call, meeting, in_time))
+        if meeting.error is not None:
+            raise CommunicationError(meeting.error)
+        return meeting.result
+
+    def _why_broken(self, rank: int, sequence: int, call: _Call, meeting: _Meeting, in_time: bool) -> str:
+        where = f"rank {rank} in {call}, collective {sequence}"
+        if self.failure is not None:
+            return f"{self.failure[1]}, which broke {where}"
+        if in_time:
+            missing = _names(sorted(self.ended - set(meeting.calls)))
+            return f"{missing} ended without joining {where}; every rank must make the same calls in the same order"
+        missing = _names([r for r in range(self.size) if r not in meeting.calls])
+        return f"{missing} did not join {where}, within {self.timeout:g} s"
+
+
+class ThreadCommunicator:
+    """What one rank-thread holds; made by :func:`run`. Reductions are done in rank order.
+
+    Ranks that disagree in collective, shape, dtype, ``op`` or ``src`` all raise a CommunicationError that names both
+    calls. ``abort`` breaks the waits of the other ranks and raises SystemExit.
+    """
+
+    backend = "threads"
+
+    def __init__(self, world: _World, rank: int) -> None:
+        self._world = world
+        self._sequence = 0
+        self.rank = rank
+        self.world_size = world.size
+        host, self.local_rank = divmod(rank, world.ranks_per_host)
+        self.local_world_size = min(world.ranks_per_host, world.size - host * world.ranks_per_host)
+        self.hostname = socket.gethostname() if world.ranks_per_host >= world.size else f"host{host}"
+
+    def _meet(self, call: _Call, payload: Any, compute: Callable[[list[Any]], Any]) -> Any:
+        sequence = self._sequence
+        self._sequence += 1
+        return self._world.meet(self.rank, sequence, call, payload, compute)
+
+    def all_reduce(self, array: Array, op: ReduceOp = "sum") -> None:
+        """Combines ``array`` over all ranks in place; see :class:`~distgrad.distributed.Communicator`."""
+        check_reduce(array, op)
+        call = _Call("all_reduce", array.shape, str(array.dtype), op=op)
+
+        def compute(arrays: list[Array]) -> Array:
+            total = arrays[0].copy()
+            with np.errstate(all="ignore"):  # as MPI does: an overflow is a value, not a warning
+                for other in arrays[1:]:
+                    _UFUNCS[op](total, other, out=total)
+            return total
+
+        array[...] = self._meet(call, array, compute)
+
+    def broadcast(self, array: Array, src: int = 0) -> None:
+        """Copies rank ``src``'s values into ``array`` in place; see :class:`~distgrad.distributed.Communicator`."""
+        check_broadcast(array, src, self.world_size)
+        call = _Call("broadcast", array.shape, str(array.dtype), src=src)
+        values = self._meet(call, array, lambda arrays: arrays[src].copy())
+        if self.rank != src:
+            array[...] = values
+
+    def all_gather(self, array: Array) -> Array:
+        """A new array ``(world_size, *array.shape)``; see :class:`~distgrad.distributed.Communicator`."""
+        check_gather(array)
+        gathered: Array = self._meet(_Call("all_gather", array.shape, str(array.dtype)), array, np.stack)
+        return gathered.copy()  # each rank its own
+
+    def all_gather_bytes(self, data: bytes) -> list[bytes]:
+        """What each rank passed, in rank order; see :class:`~distgrad.distributed.Communicator`."""
+        return list(self._meet(_Call("all_gather_bytes"), bytes(data), list))
+
+    def barrier(self) -> None:
+        """Returns on no rank before every rank has called it."""
+        self._meet(_Call("barrier"), None, lambda _: None)
+
+    def abort(self, code: int = 1) -> NoReturn:
+        """Breaks the waits of all other ranks and ends this one with SystemExit."""
+        self._world.fail(self.rank, f"rank {self.rank} called abort({code})")
+        sys.exit(code)
+
+
+def run(
+    world_size: int,
+    function: Callable[..., R],
+    *args: Any,
+    timeout: float = 60.0,
+    delay: Delay | None = None,
+    ranks_per_host: int | None = None,
+) -> list[R]:
+    """Calls ``function(*args)`` on ``world_size`` ranks, each a thread of this process.
+
+    Inside, ``distgrad.distributed.rank()`` and all other functions of that module act for the rank that calls them.
+    Threads that a rank starts of its own do not inherit this.
+
+    Args:
+        world_size: how many ranks.
+        function: what each rank does.
+        args: its arguments, the same objects on every rank.
+        timeout: seconds that a rank waits in one collective for the others.
+        delay: ``delay(rank, sequence)`` gives the seconds that a rank waits before it enters its ``sequence``-th
+            collective, counted from 0; by it a test forces a schedule.
+        ranks_per_host: pretend that every so many ranks share a host, named "host0", "host1", …; default: all on one.
+
+    Returns:
+        What each rank returned, in rank order.
+
+    Raises:
+        ValueError: ``world_size`` or ``ranks_per_host`` below 1.
+        BaseException: the exception of the rank that failed first. The other ranks end with a CommunicationError that
+            names it, at their next collective.
+    """
+    if world_size < 1:
+        raise ValueError(f"threads.run: world_size is {world_size}, must be at least 1")
+    if ranks_per_host is not None and ranks_per_host < 1:
+        raise ValueError(f"threads.run: ranks_per_host is {ranks_per_host}, must be at least 1")
+    world = _World(world_size, timeout, delay, ranks_per_host or world_size)
+    results: dict[int, R] = {}
+    first: list[BaseException] = []
+
+    def body(rank: int) -> None:
+        try:
+            with process_group.use(ThreadCommunicator(world, rank)):
+                results[rank] = function(*args)
+        except BaseException as error:
+            if world.fail(rank, f"rank {rank} failed with {type(error).__name__}: {error}"):
+                first.append(error)
+        finally:
+            world.end(rank)
+
+    # Daemons: a rank that is stuck outside of any collective must not keep the interpreter from exiting.
+    threads = [
+        threading.Thread(target=contextvars.copy_context().run, args=(body, rank), name=f"rank {rank}", daemon=True)
+        for rank in range(world_size)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        _join(world, threads)
+    except BaseException:  # Ctrl-C in the thread that waits for all
+        world.fail(None, "the run was interrupted")
+        raise
+    if first:
+        raise first[0]
+    if world.failure is not None:  # the SystemExit of an abort() was caught by the rank itself
+        raise CommunicationError(f"{world.failure[1]}, which ended the run")
+    return [results[rank] for rank in range(world_size)]
+
+
+def _join(world: _World, threads: Sequence[threading.Thread]) -> None:
+    """Waits for all ranks; once one has failed, for the others no longer than ``timeout``."""
+    deadline: float | None = None
+    with world.condition:
+        while len(world.ended) < world.size:
+            if deadline is None and world.failure is not None:
+                deadline = time.monotonic() + world.timeout
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+            world.condition.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+    for thread in threads:
+        thread.join()
+
+
+def _disagreement(calls: dict[int, _Call], sequence: int) -> str | None:
+    for rank in range(1, len(calls)):
+        if calls[rank] != calls[0]:
+            return (
+                f"ranks do not agree on collective {sequence}: rank 0 called {calls[0]}, but rank {rank} called "
+                f"{calls[rank]}; every rank must make the same calls in the same order"
+            )
+    return None
+
+
+def _names(ranks: Sequence[int]) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"

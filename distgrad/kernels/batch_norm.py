@@ -1,0 +1,226 @@
+"""Batch normalization (Ioffe and Szegedy, 2015) of ``(N, C, *spatial)`` over every dimension but ``C``.
+
+Statistics are summed in float64 whatever the input's dtype, as PyTorch does on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[Any]
+
+# Each pass goes through several operations a block of images at a time, so that all but the first find it in cache.
+_BLOCK_BYTES = 1 << 20
+
+
+def batch_norm_statistics(input: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and biased variance of each channel, in two passes: ``var = mean((x - mean)**2)``.
+
+    Args:
+        input: ``(N, C, *spatial)``, float32 or float64.
+
+    Returns:
+        Two float64 arrays ``(C,)``; zeros for an empty batch.
+    """
+    x = _three_d(input)
+    count = max(1, x.shape[0] * x.shape[2])
+    mean, var = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for block in _blocks(x):
+        mean += x[block].sum(axis=(0, 2), dtype=np.float64)
+    mean /= count
+    for block in _blocks(x):
+        centred = np.subtract(x[block], mean[:, None])
+        var += np.einsum("ncs,ncs->c", centred, centred)
+    var /= count
+    return mean, var
+
+
+def batch_norm_train(
+    input: FloatArray, weight: FloatArray | None, bias: FloatArray | None, eps: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Normalize by the batch's own statistics: ``(x - mean) / sqrt(var + eps) * weight + bias``, with biased ``var``.
+
+    Args:
+        input: ``(N, C, *spatial)``, float32 or float64.
+        weight: ``(C,)``, or None for ones.
+        bias: ``(C,)``, or None for zeros.
+        eps: Added to the variance.
+
+    Returns:
+        The output, of the input's shape; ``mean`` and ``invstd = 1 / sqrt(var + eps)``, ``(C,)``; all of the input's
+        dtype. An empty batch has mean 0 and variance 0.
+    """
+    mean, var = batch_norm_statistics(input)
+    invstd = _invstd(var, eps)
+    x = _three_d(input)
+    output = np.empty(x.shape, x.dtype)
+    scale = invstd if weight is None else invstd * weight
+    rounded_mean = mean.astype(x.dtype)
+    # The mean's rounding error goes into the shift, or it would weigh in where the mean is large beside the deviation.
+    shift = (rounded_mean - mean) * scale if bias is None else (rounded_mean - mean) * scale + bias
+    center, scale, shift = (v.astype(x.dtype)[:, None] for v in (mean, scale, shift))
+    for block in _blocks(x):
+        np.subtract(x[block], center, out=output[block])
+        output[block] *= scale
+        output[block] += shift
+    return output.reshape(input.shape), rounded_mean, invstd.astype(x.dtype)
+
+
+def batch_norm_eval(
+    input: FloatArray,
+    weight: FloatArray | None,
+    bias: FloatArray | None,
+    running_mean: FloatArray,
+    running_var: FloatArray,
+    eps: float,
+) -> FloatArray:
+    """Normalize by given statistics: ``x * scale + shift``, one multiplication and one addition an element.
+
+    ``scale = weight / sqrt(running_var + eps)`` and ``shift = bias - running_mean * scale`` are computed in float64 and
+    rounded once, so with the unit roundoff ``u`` (2**-24 for float32) the error is at most
+    ``u * (3 * |x * scale| + 2 * |shift|)`` to first order.
+
+    Args:
+        input: ``(N, C, *spatial)``, float32 or float64.
+        weight: ``(C,)``, or None for ones.
+        bias: ``(C,)``, or None for zeros.
+        running_mean: ``(C,)``.
+        running_var: ``(C,)``.
+        eps: Added to the variance.
+
+    Returns:
+        The output, of the input's shape and dtype.
+    """
+    x = _three_d(input)
+    output = np.empty(x.shape, x.dtype)
+    scale = _invstd(running_var.astype(np.float64), eps)
+    if weight is not None:
+        scale = scale * weight
+    shift = -running_mean * scale if bias is None else bias - running_mean * scale
+    scale, shift = scale.astype(x.dtype)[:, None], shift.astype(x.dtype)[:, None]
+    for block in _blocks(x):
+        np.multiply(x[block], scale, out=output[block])
+        output[block] += shift
+    return output.reshape(input.shape)
+
+
+def batch_norm_train_backward(
+    grad_output: FloatArray,
+    input: FloatArray,
+    weight: FloatArray | None,
+    mean: FloatArray,
+    invstd: FloatArray,
+    needs: tuple[bool, bool, bool],
+) -> tuple[FloatArray | None, FloatArray | None, FloatArray | None]:
+    """Gradients of ``batch_norm_train``'s output, through the batch's statistics too.
+
+    With ``xhat = (x - mean) * invstd``, ``M`` elements a channel and sums over them: ``grad_bias = sum(g)``,
+    ``grad_weight = sum(g * xhat)``, ``grad_input = weight * invstd * (g - grad_bias / M - xhat * grad_weight / M)``
+    (Ioffe and Szegedy, 2015, section 3, gathered).
+
+    Args:
+        grad_output: ``(N, C, *spatial)``, float32 or float64.
+        input: What ``batch_norm_train`` was given, of the same shape and dtype.
+        weight: ``(C,)``, or None for ones.
+        mean: ``(C,)``, from ``batch_norm_train``.
+        invstd: ``(C,)``, from ``batch_norm_train``.
+        needs: Which of the three gradients to compute.
+
+    Returns:
+        ``grad_input``, of the input's shape, ``grad_weight`` and ``grad_bias``, ``(C,)``, all of the input's dtype;
+        None for those not needed.
+    """
+    x, g = _three_d(input), _three_d(grad_output)
+    needs_input, needs_weight, needs_bias = needs
+    grad_sum, grad_dot = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    center = mean.astype(np.float64)[:, None]
+    for block in _blocks(x):
+        grad_sum += g[block].sum(axis=(0, 2), dtype=np.float64)
+        if needs_input or needs_weight:
+            grad_dot += np.einsum("ncs,ncs->c", np.subtract(x[block], center), g[block], dtype=np.float64)
+    grad_input: FloatArray | None = None
+    if needs_input:
+        grad_input = _grad_input(x, g, weight, mean, invstd, grad_sum, grad_dot).reshape(input.shape)
+    grad_weight = (grad_dot * invstd).astype(x.dtype) if needs_weight else None
+    return grad_input, grad_weight, grad_sum.astype(x.dtype) if needs_bias else None
+
+
+def batch_norm_train_reference(
+    input: FloatArray, weight: FloatArray | None, bias: FloatArray | None, eps: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """``batch_norm_train`` one channel at a time; the tests' reference."""
+    output = np.empty(input.shape, input.dtype)
+    mean, invstd = np.empty(input.shape[1], input.dtype), np.empty(input.shape[1], input.dtype)
+    for c in range(input.shape[1]):
+        x = input[:, c]
+        mean[c], invstd[c] = x.mean(), 1 / np.sqrt(x.var() + eps)
+        output[:, c] = (x - mean[c]) * invstd[c]
+        output[:, c] *= 1 if weight is None else weight[c]
+        output[:, c] += 0 if bias is None else bias[c]
+    return output, mean, invstd
+
+
+def batch_norm_eval_reference(
+    input: FloatArray,
+    weight: FloatArray | None,
+    bias: FloatArray | None,
+    running_mean: FloatArray,
+    running_var: FloatArray,
+    eps: float,
+) -> FloatArray:
+    """``batch_norm_eval`` one channel at a time; the tests' reference."""
+    output = np.empty(input.shape, input.dtype)
+    for c in range(input.shape[1]):
+        output[:, c] = (input[:, c] - running_mean[c]) / np.sqrt(running_var[c] + eps)
+        output[:, c] *= 1 if weight is None else weight[c]
+        output[:, c] += 0 if bias is None else bias[c]
+    return output
+
+
+def _grad_input(
+    x: FloatArray,
+    g: FloatArray,
+    weight: FloatArray | None,
+    mean: FloatArray,
+    invstd: FloatArray,
+    grad_sum: NDArray[np.float64],
+    grad_dot: NDArray[np.float64],
+) -> FloatArray:
+    """``scale * (g - grad_sum/M - (x - mean) * invstd**2 * grad_dot/M)``, block by block."""
+    count = max(1, x.shape[0] * x.shape[2])
+    inverse = invstd.astype(np.float64)
+    slope = inverse * inverse * grad_dot / count
+    scale = inverse if weight is None else inverse * weight
+    slope, level, scale, center = (v.astype(x.dtype)[:, None] for v in (slope, grad_sum / count, scale, mean))
+    output = np.empty(x.shape, x.dtype)
+    for block in _blocks(x):
+        out = output[block]
+        np.subtract(x[block], center, out=out)
+        out *= slope
+        np.subtract(g[block], out, out=out)
+        out -= level
+        out *= scale
+    return output
+
+
+def _three_d(array: FloatArray) -> FloatArray:
+    """``(N, C, *spatial)`` as ``(N, C, S)``."""
+    return array.reshape(*array.shape[:2], math.prod(array.shape[2:]))
+
+
+def _blocks(x: FloatArray) -> Iterator[slice]:
+    """Cut the batch into pieces of about ``_BLOCK_BYTES``."""
+    count = max(1, _BLOCK_BYTES // max(1, math.prod(x.shape[1:]) * x.itemsize))
+    for first in range(0, len(x), count):
+        yield slice(first, first + count)
+
+
+def _invstd(var: NDArray[np.float64], eps: float) -> NDArray[np.float64]:
+    """``1 / sqrt(var + eps)``, and 0 where both are 0, as in PyTorch: a constant channel normalizes to its bias."""
+    positive = var + eps != 0
+    return np.divide(1.0, np.sqrt(var + eps), out=np.zeros(len(var)), where=positive)

@@ -1,0 +1,1 @@
+"""Modules, layers, losses and initialisation, with the meaning of ``torch.nn``."""

@@ -1,0 +1,278 @@
+"""``distgrad finetune CONFIG``: the recipe that every rank runs, from top to bottom.
+
+All ranks do the same; what differs is which photos a rank sees. A step costs one all-reduce of the gradients of those
+parameters that are trained. Every rank then takes the same step, so the models stay equal without being sent again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distgrad import distributed, optim
+from distgrad.checkpoint import CheckpointManager
+from distgrad.checkpoint import load as load_checkpoint
+from distgrad.data import DataLoader, GlobalBatchSampler
+from distgrad.distributed import Communicator, DistributedDataParallel
+from distgrad.errors import CheckpointError, TrainingError
+from distgrad.nn import CrossEntropyLoss
+from distgrad.observe import MetricsLog, Progress, epoch_line, summary
+from distgrad.ops.random import default_generator
+
+from . import recipe, run_folder
+from .evaluate import Evaluation, evaluate
+from .settings import Settings, load_settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of ``distgrad finetune``, but for the overrides, which may be any setting."""
+    parser.add_argument("config", type=Path, help="TOML file, such as configs/resnet18_frozen.toml")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, if there is one")
+    existing.add_argument("--overwrite", action="store_true", help="replace a run of the same name")
+
+
+def command(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    """Runs ``distgrad finetune``, alone or under mpirun."""
+    ranks = distributed.init()
+    settings = load_settings(arguments.config, overrides)
+    finetune(settings, ranks, resume=arguments.resume, overwrite=arguments.overwrite)
+
+
+@dataclass
+class Position:
+    """How far a run is; with the sampler's cursor, the optimizer and the schedule it says how to go on."""
+
+    step: int = 0
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    last_accuracy: float = 0.0
+    epoch_loss: float = 0.0  # of the steps done in the current epoch: loss times samples, over all ranks
+    epoch_count: int = 0
+    skipped: int = field(default=0, repr=False)
+
+
+def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, overwrite: bool = False) -> Evaluation:
+    """Trains as ``settings`` say and leaves a run folder.
+
+    Args:
+        settings: the recipe.
+        ranks: who takes part.
+        resume: go on from the run's last checkpoint; without one, start from the beginning.
+        overwrite: replace a run of the same name.
+
+    Returns:
+        The evaluation of the last epoch.
+
+    Raises:
+        DistgradError: settings, data, weights or checkpoints that cannot be used; a loss that is not finite.
+    """
+    started = time.monotonic()
+    lead = ranks.rank == 0
+    directory = settings.directory
+    checkpoints = CheckpointManager(directory, keep=settings.checkpoint.keep)
+    resume_from = checkpoints.last if resume else None
+    if resume_from is not None:
+        run_folder.check_resumes(directory, settings)
+    elif not overwrite:
+        run_folder.check_unused(directory)
+    ranks.barrier()  # every rank has looked before rank 0 writes
+
+    train, val = recipe.photos(settings, ranks)
+    skipped = len(train.dropped) + len(val.dropped)
+    network = recipe.model(settings, len(train.classes))
+    sampler = GlobalBatchSampler(
+        train, settings.data.batch_size, num_replicas=ranks.world_size, rank=ranks.rank, seed=settings.run.seed
+    )
+    loader = DataLoader(train, batch_sampler=sampler, num_workers=settings.data.workers, seed=settings.run.seed)
+    sgd = recipe.optimizer(settings, network)
+    schedule = recipe.schedule(settings, sgd, len(sampler))
+    criterion = CrossEntropyLoss(label_smoothing=settings.train.label_smoothing)
+    at = Position(skipped=skipped)
+    if resume_from is not None:
+        model_state, training_state = load_checkpoint(resume_from)
+        recipe.load_into(network, model_state, resume_from)
+        at = _restore(training_state, sgd, schedule, sampler, len(train), resume_from)
+    model = DistributedDataParallel(network, ranks)
+
+    if lead:
+        if resume_from is None and overwrite:
+            run_folder.remove(directory)
+        run_folder.write(directory, settings, train.classes)
+        print(_opening(settings, ranks, len(train), len(val), len(train.classes), skipped, at), flush=True)
+    log = MetricsLog(
+        directory / run_folder.METRICS, rank=ranks.rank, resume_step=None if resume_from is None else at.step
+    )
+
+    def save(best: bool = False) -> None:
+        if not lead:
+            return
+        broken = [name for name, value in network.state_dict().items() if not np.isfinite(value.numpy()).all()]
+        if broken:
+            raise TrainingError(
+                f"after step {at.step} {broken[0]} is not finite any more, so no checkpoint is written: the learning "
+                f"rate ({settings.optim.lr}) is too high. The previous checkpoint, if any, is whole."
+            )
+        training_state = {
+            "position": vars(at),
+            "optimizer": _arrays(sgd.state_dict()),
+            "schedule": schedule.state_dict(),
+            "sampler": sampler.state_dict(),
+            "generator": default_generator.get_state(),
+            "photos": len(train),
+        }
+        model_state = {name: value.numpy() for name, value in network.state_dict().items()}
+        checkpoints.save(at.step, model_state, training_state, best=best)
+
+    result = Evaluation(math.nan, at.last_accuracy, 0)
+    steps_in_all = settings.train.epochs * len(sampler)
+    if settings.train.max_steps is not None:
+        steps_in_all = min(steps_in_all, settings.train.max_steps)
+    while at.step < steps_in_all:
+        epoch, epoch_started = at.step // len(sampler), time.monotonic()
+        loader.set_epoch(epoch)
+        model.train()
+        seen = min(at.step % len(sampler) * settings.data.batch_size, len(train))
+        here = np.zeros(2)  # this rank's part of epoch_loss and epoch_count, since they were last reduced
+        with Progress(
+            len(train), f"epoch {epoch + 1}/{settings.train.epochs}", rank=ranks.rank, initial=seen
+        ) as progress:
+            for images, labels in loader:
+                loss = criterion(model(images), labels)
+                sgd.zero_grad()
+                loss.backward()
+                sgd.step()
+                schedule.step()
+                at.step += 1
+
+                if len(labels):
+                    _check_finite(loss.item(), at.step, settings, checkpoints)
+                    here += loss.item() * len(labels), len(labels)
+                whole = min(settings.data.batch_size, len(train) - seen)
+                seen += whole
+                progress.update(whole, loss=loss.item())
+                end_of_epoch = at.step % len(sampler) == 0
+                every = settings.checkpoint.every_steps
+                if every and at.step % every == 0 and not end_of_epoch and at.step < steps_in_all:
+                    _reduce_into(at, here, ranks)
+                    save()
+                if at.step == steps_in_all:
+                    break
+            rate = progress.images_per_second
+        _reduce_into(at, here, ranks)
+        model.broadcast_buffers()  # running statistics, where there are any in training: rank 0's count
+        result = evaluate(
+            network,
+            val,
+            ranks,
+            batch_size=settings.data.batch_size,
+            workers=settings.data.workers,
+            description=f"validate {epoch + 1}/{settings.train.epochs}",
+        )
+        best = result.accuracy > at.best_accuracy
+        train_loss = at.epoch_loss / max(at.epoch_count, 1)
+        at.last_accuracy = result.accuracy
+        if best:
+            at.best_accuracy, at.best_epoch = result.accuracy, epoch + 1
+        if at.step % len(sampler) == 0:
+            at.epoch_loss, at.epoch_count = 0.0, 0
+        report: dict[str, Any] = {
+            "train_loss": train_loss,
+            "val_loss": result.loss,
+            "val_accuracy": result.accuracy,
+            "lr": schedule.get_last_lr()[0],
+            "images_per_second": rate,
+            "seconds": time.monotonic() - epoch_started,
+        }
+        log.write({"step": at.step, "epoch": epoch + 1, **report, "skipped": skipped})
+        if lead:
+            line = epoch_line(epoch + 1, settings.train.epochs, **report, skipped=skipped, best=best)
+            print(line, flush=True)
+        save(best)
+    log.close()
+    if lead:
+        print(
+            summary(
+                directory,
+                val_accuracy=at.last_accuracy,
+                best_accuracy=at.best_accuracy,
+                best_epoch=at.best_epoch,
+                epochs=math.ceil(at.step / len(sampler)),
+                steps=at.step,
+                world_size=ranks.world_size,
+                seconds=time.monotonic() - started,
+            ),
+            flush=True,
+        )
+    ranks.barrier()  # nobody leaves while rank 0 may still fail to save
+    return result
+
+
+def _opening(
+    settings: Settings, ranks: Communicator, train: int, val: int, classes: int, skipped: int, at: Position
+) -> str:
+    """What the run is about, in a line or two."""
+    trained = "the classifier is trained, the backbone frozen" if settings.model.freeze else "every layer is trained"
+    lines = [
+        f"{settings.directory}: {settings.model.name}, {trained}; {train} photos of {classes} classes, {val} to "
+        f"validate; {ranks.world_size} rank{'s' * (ranks.world_size > 1)}, batches of {settings.data.batch_size}"
+    ]
+    if skipped:
+        lines.append(f"{skipped} broken photo{'s' * (skipped > 1)} skipped")
+    if at.step:
+        lines.append(f"resumed after step {at.step}")
+    return "\n".join(lines)
+
+
+def _check_finite(loss: float, step: int, settings: Settings, checkpoints: CheckpointManager) -> None:
+    if math.isfinite(loss):
+        return
+    saved = f" {checkpoints.last} is whole; go on from it with --resume." if checkpoints.last is not None else ""
+    raise TrainingError(
+        f"the loss of step {step} is {loss}. The learning rate ({settings.optim.lr}) is probably too high: lower it "
+        f"with --optim.lr, or add a warm-up with --schedule.warmup_epochs.{saved}"
+    )
+
+
+def _reduce_into(at: Position, here: np.ndarray[Any, Any], ranks: Communicator) -> None:
+    """Adds every rank's sums to the position's, and starts them anew. A collective."""
+    ranks.all_reduce(here)
+    at.epoch_loss += float(here[0])
+    at.epoch_count += int(here[1])
+    here[:] = 0
+
+
+def _arrays(state: Any) -> Any:
+    """An optimizer's state with arrays in place of tensors."""
+    if isinstance(state, dict):
+        return {key: _arrays(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [_arrays(value) for value in state]
+    return state.detach().numpy() if hasattr(state, "detach") else state
+
+
+def _restore(
+    state: dict[str, Any],
+    sgd: optim.SGD,
+    schedule: optim.lr_scheduler.LRScheduler,
+    sampler: GlobalBatchSampler,
+    photos: int,
+    source: Path,
+) -> Position:
+    """Puts everything where the checkpoint left it."""
+    if state["photos"] != photos:
+        raise CheckpointError(
+            f"{source} was written in the middle of {state['photos']} training photos, now there are {photos}: the "
+            "folder has changed. Put it back, or start another run with --run.name NAME."
+        )
+    sgd.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    sampler.load_state_dict(state["sampler"])
+    default_generator.set_state(state["generator"])
+    return Position(**state["position"])

@@ -1,0 +1,167 @@
+"""Settings to things: the photos, the model with its new classifier, the optimizer and its schedule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import distgrad
+from distgrad import distributed, nn, optim
+from distgrad.data import ImageFolder, transforms
+from distgrad.distributed import Communicator
+from distgrad.errors import DataError, WeightsError
+from distgrad.models import MODELS, get_weight
+from distgrad.models.state_dict_file import load_state_dict_file
+from distgrad.models.weights import Preprocessing
+
+from . import digits
+from .settings import Settings
+
+# Every pretrained model here was trained on photos normalized like this.
+NORMALIZATION = Preprocessing()
+
+
+def training_transform(settings: Settings) -> transforms.Compose:
+    """From a photo to what the model is trained on."""
+    if not settings.data.augment:
+        return evaluation_transform(settings)
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(settings.data.image_size),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(NORMALIZATION.mean, NORMALIZATION.std),
+        ]
+    )
+
+
+def evaluation_transform(settings: Settings) -> transforms.Compose:
+    """From a photo to what the model is evaluated on."""
+    return transforms.Compose(
+        [
+            transforms.Resize(settings.data.resize),
+            transforms.CenterCrop(settings.data.image_size),
+            transforms.ToTensor(),
+            transforms.Normalize(NORMALIZATION.mean, NORMALIZATION.std),
+        ]
+    )
+
+
+def photos(settings: Settings, ranks: Communicator) -> tuple[ImageFolder, ImageFolder]:
+    """The training and the validation photos, the same on every rank. A collective.
+
+    Raises:
+        DataError: a folder that cannot be used, a photo that cannot be decoded (where these are to be skipped: a class
+            without any other), or fewer photos than ranks.
+    """
+    if settings.data.dataset == "digits":
+        if ranks.local_rank == 0:
+            digits.write(settings.data.train_folder.parent)
+        ranks.barrier()
+    orientation = settings.data.exif_orientation
+    train = ImageFolder(
+        settings.data.train_folder, transform=training_transform(settings), exif_orientation=orientation
+    )
+    val = ImageFolder(
+        settings.data.val_folder,
+        transform=evaluation_transform(settings),
+        exif_orientation=orientation,
+        classes=train.classes,
+    )
+    if settings.data.on_error == "skip":
+        for photos_of in (train, val):
+            drop_broken(photos_of, ranks)
+    if len(train) < ranks.world_size:
+        raise DataError(
+            f"there are more ranks than photos: {ranks.world_size} ranks, {len(train)} photos in "
+            f"{settings.data.train_folder}. Start at most {len(train)} ranks."
+        )
+    if settings.data.batch_size < ranks.world_size:
+        raise DataError(
+            f"data.batch_size is {settings.data.batch_size} photos over all ranks, but there are {ranks.world_size} "
+            f"ranks, so that some would never get one. Start fewer ranks, or pass --data.batch_size "
+            f"{ranks.world_size}."
+        )
+    return train, val
+
+
+def drop_broken(photos_of: ImageFolder, ranks: Communicator) -> None:
+    """Takes the photos that cannot be decoded out of ``photos_of``; the ranks share the work. A collective."""
+    mine = photos_of.scan(range(ranks.rank, len(photos_of), ranks.world_size))
+    gathered = ranks.all_gather_bytes(json.dumps(list(mine)).encode())
+    photos_of.drop(index for part in gathered for index in json.loads(part))
+
+
+def architecture(settings: Settings, classes: int) -> nn.Module:
+    """The model of ``settings`` with ``classes`` outputs and random values."""
+    return MODELS[settings.model.name](num_classes=classes)
+
+
+def load_into(model: nn.Module, state: Mapping[str, Any], source: object) -> None:
+    """Loads values into the model; what does not fit is a ``WeightsError`` that names the file and each key."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"{source} does not fit the model: {error}") from None
+
+
+def model(settings: Settings, classes: int) -> nn.Module:
+    """The pretrained model, its classifier ``fc`` replaced by one for ``classes``, and the rest frozen if asked.
+
+    The classifier starts from ``run.seed``, so every rank makes the same one.
+
+    Raises:
+        WeightsError: the weights cannot be found or do not fit.
+    """
+    distgrad.manual_seed(settings.run.seed)
+    network = architecture(settings, classes)
+    if settings.model.weights != "none":
+        state, source = _pretrained(settings)
+        # A file of the user's own may have been trained on another number of classes: its fc is read, then replaced.
+        if "fc.weight" in state and state["fc.weight"].ndim == 2:
+            network.fc = nn.Linear(network.fc.in_features, state["fc.weight"].shape[0])
+        load_into(network, state, source)
+    if settings.model.freeze:
+        nn.freeze(network)
+    network.fc = nn.Linear(network.fc.in_features, classes)
+    return network
+
+
+def _pretrained(settings: Settings) -> tuple[Mapping[str, Any], str]:
+    """The values that ``model.weights`` names, and what to call them in an error."""
+    if settings.model.weights != "default":
+        return load_state_dict_file(settings.model.weights), settings.model.weights
+    name = f"{settings.model.name.replace('resnet', 'ResNet')}_Weights.DEFAULT"
+    return get_weight(name).get_state_dict(progress=distributed.local_rank() == 0), name
+
+
+def optimizer(settings: Settings, network: nn.Module) -> optim.SGD:
+    """SGD over the parameters that require a gradient."""
+    return optim.SGD(
+        [parameter for parameter in network.parameters() if parameter.requires_grad],
+        lr=settings.optim.lr,
+        momentum=settings.optim.momentum,
+        dampening=settings.optim.dampening,
+        weight_decay=settings.optim.weight_decay,
+        nesterov=settings.optim.nesterov,
+    )
+
+
+def schedule(settings: Settings, sgd: optim.SGD, steps_per_epoch: int) -> optim.lr_scheduler.LRScheduler:
+    """The learning rate, set once a step: a linear warm-up, then what ``schedule.name`` says."""
+    chosen = settings.schedule
+    warmup = chosen.warmup(steps_per_epoch)
+    rest = max(1, settings.train.epochs * steps_per_epoch - warmup)
+
+    def main_part() -> optim.lr_scheduler.LRScheduler:
+        if chosen.name == "cosine":
+            return optim.lr_scheduler.CosineAnnealingLR(sgd, T_max=rest, eta_min=chosen.min_lr)
+        if chosen.name == "step":
+            return optim.lr_scheduler.StepLR(sgd, step_size=chosen.step_size * steps_per_epoch, gamma=chosen.gamma)
+        return optim.lr_scheduler.ConstantLR(sgd, factor=1.0, total_iters=0)
+
+    if warmup == 0:
+        return main_part()
+    rising = optim.lr_scheduler.LinearLR(sgd, start_factor=chosen.warmup_start_factor, total_iters=warmup)
+    return optim.lr_scheduler.SequentialLR(sgd, [rising, main_part()], milestones=[warmup])

@@ -1,0 +1,74 @@
+"""What several test files need: the real weights and photos, the oracle, and programs under mpirun."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of real weights and photos, which are not part of the repository."""
+    folder = Path(os.environ.get("DISTGRAD_ASSETS") or REPOSITORY.parent / "shared" / "assets")
+    if not (folder / "weights").is_dir():
+        pytest.skip("the real weights and photos are not here; DISTGRAD_ASSETS names the folder")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def torch_resnet() -> ModuleType:
+    """ResNet in plain ``torch.nn``, the oracle of the parity tests."""
+    pytest.importorskip("torch", reason="PyTorch, the oracle, is not installed: make parity")
+    specification = importlib.util.spec_from_file_location("torch_resnet", REPOSITORY / "tests/parity/torch_resnet.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+Runner = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run_ranks(tmp_path: Path) -> Runner:
+    """Runs a Python program on ``ranks`` processes (without mpirun on one) and gives status and output."""
+
+    def run(
+        ranks: int, *arguments: str | Path, timeout: float = 120, cwd: Path = tmp_path, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *map(str, arguments)]
+        if ranks > 1:
+            mpirun = shutil.which("mpirun", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+            if mpirun is None:
+                pytest.skip("mpirun is not installed")
+            command = [mpirun, "-n", str(ranks), "--oversubscribe", *command]
+        # Under an MPI launcher's variables (this may itself run under mpirun) the child would take itself for a rank.
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX", "PRTE_L", "PMI_"))}
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            timeout=timeout,
+            capture_output=True,
+            text=True,
+            env=clean
+            | {
+                "OMP_NUM_THREADS": "1",
+                "OPENBLAS_NUM_THREADS": "1",
+                "OMPI_ALLOW_RUN_AS_ROOT": "1",
+                "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+                "DISTGRAD_HOME": str(tmp_path / "cache"),
+            }
+            | environ,
+        )
+
+    return run

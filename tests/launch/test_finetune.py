@@ -1,0 +1,189 @@
+"""The recipe as people start it: what it prints, what it leaves, how it goes on, what the other commands read."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from distgrad.distributed import SingleCommunicator
+from distgrad.launch import cli, finetune
+from distgrad.launch.settings import load_settings
+from distgrad.observe import read_metrics
+
+pytestmark = pytest.mark.timeout(240)
+
+CLI = ("-m", "distgrad.launch.cli")
+
+
+def test_one_process_trains_and_leaves_a_run(
+    recipe: Callable[..., list[str]], tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(recipe())
+    printed = capsys.readouterr().out
+    run = tmp_path / "runs" / "tiny"
+    assert "21 photos of 3 classes, 9 to validate; 1 rank" in printed
+    assert "epoch 1/2 · train loss" in printed and "epoch 2/2 · train loss" in printed
+    assert "val accuracy" in printed and str(run / "best" / "model.safetensors") in printed
+
+    model = load_file(run / "last" / "model.safetensors")
+    assert len(model) == 122 and model["fc.weight"].shape == (3, 512)
+    assert list(json.loads((run / "classes.json").read_text())) == ["blue", "green", "red"]
+    records = read_metrics(run / "metrics.jsonl")
+    assert [(record["step"], record["epoch"]) for record in records] == [(3, 1), (6, 2)]
+    assert records[1]["val_accuracy"] >= 8 / 9, "three colours are easy, even for a random backbone"
+    assert load_settings(run / "config.toml").optim.lr == 0.05
+
+    cli.main(["evaluate", str(run), str(photos / "val")])
+    best = max(record["val_accuracy"] for record in records)
+    assert f"accuracy {100 * best:.2f} %" in capsys.readouterr().out
+
+    photo = photos / "val" / "red" / "0.jpg"
+    cli.main(["predict", str(run), str(photo), "--top", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(photo) and len(lines) == 3
+    assert lines[1].split("%")[1].strip() == "red"
+
+
+def test_a_frozen_backbone_keeps_every_bit(recipe: Callable[..., list[str]], tmp_path: Path) -> None:
+    for name, steps in (("short", "1"), ("long", "6")):
+        cli.main(recipe("--run.name", name, "--train.max_steps", steps))
+    short, long = (load_file(tmp_path / "runs" / name / "last" / "model.safetensors") for name in ("short", "long"))
+    for name in short:
+        assert np.array_equal(short[name], long[name]) != name.startswith("fc."), name
+
+
+def test_a_full_run_moves_parameters_and_statistics(recipe: Callable[..., list[str]], tmp_path: Path) -> None:
+    for name, steps in (("short", "1"), ("long", "2")):
+        cli.main(recipe("--run.name", name, "--model.freeze", "false", "--train.max_steps", steps))
+    short, long = (load_file(tmp_path / "runs" / name / "last" / "model.safetensors") for name in ("short", "long"))
+    for name in short:
+        assert not np.array_equal(short[name], long[name]), name
+
+
+class Interruption(Exception):
+    """What the test throws into a running step."""
+
+
+@pytest.mark.parametrize("freeze", ["true", "false"], ids=["frozen", "full"])
+def test_interrupted_at_any_step_a_run_ends_with_the_same_bytes(
+    freeze: str, recipe: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settings(name: str) -> object:
+        overrides = ["--run.name", name, "--model.freeze", freeze, "--checkpoint.every_steps", "2"]
+        return load_settings(recipe()[1], overrides)
+
+    ranks = SingleCommunicator()
+    finetune.finetune(settings("whole"), ranks)
+    expected = (tmp_path / "runs" / "whole" / "last" / "model.safetensors").read_bytes()
+    expected_metrics = [
+        {key: record[key] for key in ("step", "epoch", "train_loss", "val_loss", "val_accuracy", "lr")}
+        for record in read_metrics(tmp_path / "runs" / "whole" / "metrics.jsonl")
+    ]
+
+    real_step = finetune.optim.SGD.step
+    for interrupted_at in range(1, 7):
+        taken = 0
+
+        def step(self: object, *, at: int = interrupted_at) -> None:
+            nonlocal taken
+            taken += 1
+            if taken == at:
+                raise Interruption
+            real_step(self)
+
+        run = settings(f"interrupted-{interrupted_at}")
+        with monkeypatch.context() as patch:
+            patch.setattr(finetune.optim.SGD, "step", step)
+            with pytest.raises(Interruption):
+                finetune.finetune(run, ranks)
+        finetune.finetune(run, ranks, resume=True)
+        directory = tmp_path / "runs" / f"interrupted-{interrupted_at}"
+        assert (directory / "last" / "model.safetensors").read_bytes() == expected, interrupted_at
+        metrics = [
+            {key: record[key] for key in expected_metrics[0]} for record in read_metrics(directory / "metrics.jsonl")
+        ]
+        assert metrics == expected_metrics, interrupted_at
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_without_warning_a_run_resumes_to_the_same_bytes(
+    ranks: int, recipe: Callable[..., list[str]], tmp_path: Path, run_ranks: Callable[..., subprocess.CompletedProcess]
+) -> None:
+    arguments = recipe("--checkpoint.every_steps", "1", "--train.epochs", "3")
+    whole = run_ranks(ranks, *CLI, *arguments, "--run.name", "whole")
+    assert whole.returncode == 0, whole.stderr
+
+    command = [sys.executable, *CLI, *arguments, "--run.name", "killed"]
+    if ranks > 1:
+        command = [str(Path(sys.executable).parent / "mpirun"), "-n", str(ranks), "--oversubscribe", *command]
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX", "PRTE_L"))}
+    environ |= {name: "1" for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMP_NUM_THREADS")}
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    checkpoints = tmp_path / "runs" / "killed" / "checkpoints"
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(int(entry.name.split("-")[1][:8]) >= 4 for entry in checkpoints.glob("step-*")):
+            break
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+    resumed = run_ranks(ranks, *CLI, *arguments, "--run.name", "killed", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed after step" in resumed.stdout
+    name = Path("last", "model.safetensors")
+    assert (tmp_path / "runs/killed" / name).read_bytes() == (tmp_path / "runs/whole" / name).read_bytes()
+
+
+def test_a_run_is_not_overwritten_unasked(
+    recipe: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(recipe("--train.max_steps", "1"))
+    with pytest.raises(SystemExit) as leaving:
+        cli.main(recipe("--train.max_steps", "1"))
+    assert leaving.value.code == 1
+    assert "holds a run already. --resume goes on with it, --overwrite replaces it" in capsys.readouterr().err
+    cli.main(recipe("--train.max_steps", "2", "--overwrite"))
+    assert [r["step"] for r in read_metrics(tmp_path / "runs" / "tiny" / "metrics.jsonl")] == [2]
+    with pytest.raises(SystemExit):
+        cli.main(recipe("--train.max_steps", "2", "--resume", "--optim.lr", "0.01"))
+    assert "optim.lr was 0.05 and is 0.01" in capsys.readouterr().err
+    cli.main(recipe("--resume"))
+    assert "done: 2 epochs, 6 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_share_the_work_and_agree(
+    ranks: int, recipe: Callable[..., list[str]], tmp_path: Path, run_ranks: Callable[..., subprocess.CompletedProcess]
+) -> None:
+    alone = run_ranks(1, *CLI, *recipe("--run.name", "alone"))
+    together = run_ranks(ranks, *CLI, *recipe("--run.name", "together"))
+    assert alone.returncode == 0 and together.returncode == 0, alone.stderr + together.stderr
+    assert f"{ranks} ranks, batches of 8" in together.stdout
+    assert together.stdout.count("epoch 2/2") == 1, "one rank prints"
+    ours, theirs = (
+        load_file(tmp_path / "runs" / name / "last" / "model.safetensors") for name in ("together", "alone")
+    )
+    for name in ours:
+        assert np.linalg.norm(ours[name] - theirs[name]) <= 1e-5 * np.linalg.norm(theirs[name]), name
+    metrics = [read_metrics(tmp_path / "runs" / name / "metrics.jsonl") for name in ("together", "alone")]
+    for one, other in zip(*metrics, strict=True):
+        assert one["val_accuracy"] == other["val_accuracy"]
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)

