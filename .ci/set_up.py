@@ -28,7 +28,11 @@ def main(stamp: str, extras: str, mpi: str) -> None:
     """Install the project with ``extras`` into .venv and leave ``stamp``; exits with a sentence when that fails."""
     VENV.mkdir(exist_ok=True)
     with open(VENV / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("Waiting for another make that is setting up .venv")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if is_fresh(Path(stamp)):  # another make did it while this one waited
             return
         start = time.monotonic()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import distgrad
+from distgrad import distributed
 from distgrad.distributed import failure
+from distgrad.errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,8 +23,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         _run(sys.argv[1:] if argv is None else list(argv))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Fails as everything else does: with one message, from one rank."""
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse calls for a command line that it cannot read."""
+        raise ConfigError(f"{message}\n{self.format_usage().rstrip()}")
+
+
 def _run(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="distgrad",
         description="Distributed data-parallel training in NumPy. Start it under mpirun to use several processes: "
         "mpirun -n 4 distgrad finetune CONFIG",
@@ -42,6 +53,8 @@ def _run(argv: list[str]) -> None:
     predict_parser = commands.add_parser("predict", help="classify photos with a run's model")
 
     chosen = next((word for word in argv if not word.startswith("-")), None)
+    if chosen is not None:
+        distributed.init()  # first of all: a rank can end the others only once it has joined them
     if chosen == "finetune":
         from . import finetune
 

@@ -1,6 +1,6 @@
 """scikit-learn's handwritten digits as PNG files in class folders, so that the quickstart takes the real path.
 
-1797 pictures of 8 x 8 grey values from 0 to 16 (Alpaydin and Kaynak, 1998, UCI's test set), which come with the package.
+1797 pictures of 8 x 8 grey values from 0 to 16 (Alpaydin and Kaynak, 1998), which come with the package.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from PIL import Image
 from distgrad.errors import DataError
 
 _VALIDATION = 5  # every fifth picture, which no training sees
-_SIDE = 32  # pixels, enlarged here by whole numbers so that resizing later has something to work with
 
 
 def write(folder: Path) -> None:
@@ -44,8 +43,7 @@ def write(folder: Path) -> None:
                 place = temporary / part / str(digit)
                 place.mkdir(parents=True, exist_ok=True)
                 grey = (picture * (255 / 16)).round().astype(np.uint8)
-                repeats = _SIDE // grey.shape[0]
-                Image.fromarray(np.kron(grey, np.ones((repeats, repeats), np.uint8))).save(place / f"{number:04d}.png")
+                Image.fromarray(grey).save(place / f"{number:04d}.png")
             temporary.chmod(0o755)
             os.rename(temporary, folder)
         except OSError:

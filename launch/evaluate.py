@@ -24,7 +24,7 @@ class Evaluation(NamedTuple):
 
     loss: float
     accuracy: float
-    count: int
+    photos: int
 
 
 def evaluate(
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> None:
     """Runs ``distgrad evaluate``, alone or under mpirun."""
-    ranks = distributed.init()
+    ranks = distributed.communicator()
     settings, classes, model = run_folder.read(arguments.run, arguments.checkpoint)
     photos = ImageFolder(
         arguments.data,
@@ -91,4 +91,4 @@ def command(arguments: argparse.Namespace) -> None:
     )
     if ranks.rank == 0:
         skipped = f", {len(photos.dropped)} skipped" if photos.dropped else ""
-        print(f"accuracy {percent(result.accuracy)}, loss {result.loss:.4f} on {result.count} photos{skipped}")
+        print(f"accuracy {percent(result.accuracy)}, loss {result.loss:.4f} on {result.photos} photos{skipped}")

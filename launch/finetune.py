@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs ``distgrad finetune``, alone or under mpirun."""
-    ranks = distributed.init()
+    ranks = distributed.communicator()
     settings = load_settings(arguments.config, overrides)
     finetune(settings, ranks, resume=arguments.resume, overwrite=arguments.overwrite)
 

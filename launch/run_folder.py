@@ -1,9 +1,9 @@
 """The folder of a run: what finetuning writes there and the other commands read.
 
-    runs/NAME/config.toml       the settings, defaults filled in
-    runs/NAME/classes.json      the class names, in the order of the model's outputs
-    runs/NAME/metrics.jsonl     one record a step and an epoch
-    runs/NAME/last, best        checkpoints: model.safetensors (torchvision's keys) and the training state
+runs/NAME/config.toml       the settings, defaults filled in
+runs/NAME/classes.json      the class names, in the order of the model's outputs
+runs/NAME/metrics.jsonl     one record a step and an epoch
+runs/NAME/last, best        checkpoints: model.safetensors (torchvision's keys) and the training state
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""The classic introduction to PyTorch's autograd, with only the import lines changed: ``python -m distgrad.launch.tutorial``.
+"""The classic introduction to PyTorch's autograd, with only the import lines changed.
 
-A test runs it and compares what it prints.
+Run it with ``python -m distgrad.launch.tutorial``; a test does, and compares what it prints.
 """
 
-# mypy: ignore-errors
-# ruff: noqa: T201
 import distgrad as torch
 from distgrad import nn, optim
 from distgrad.models import ResNet18_Weights, resnet18

@@ -70,9 +70,9 @@ def run_under_mpi(ranks: int, timeout: float, pytest_arguments: list[str]) -> bo
     environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | os.environ
     with tempfile.TemporaryDirectory(prefix="distgrad-tests-") as name:
         folder = Path(name)
-        command = [mpirun, "-n", str(ranks), sys.executable, __file__, "--as-rank", name]
-        if sys.stdout.isatty():
-            command.append("--color=yes")
+        # A rank cannot tell: mpirun may give it a terminal when there is none, and none when there is one.
+        color = f"--color={'yes' if sys.stdout.isatty() else 'no'}"
+        command = [mpirun, "-n", str(ranks), sys.executable, __file__, "--as-rank", name, color]
         job = subprocess.Popen([*command, *pytest_arguments], stdin=subprocess.DEVNULL, env=environment)
         cut_off = wait(job, folder, timeout)
         statuses = [read(folder / f"status.{rank}") for rank in range(ranks)]
@@ -115,6 +115,22 @@ def read(file: Path) -> str:
     return file.read_text(errors="replace") if file.exists() else ""
 
 
+class RankPlugin:
+    """Tells the parent that a test failed on this rank, and leaves out pytest-mpi's page about the MPI library."""
+
+    def __init__(self, folder: Path) -> None:
+        self.failure = folder / "failure"
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.failure.exists():
+            self.failure.touch()
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        for plugin in session.config.pluginmanager.get_plugins():
+            if type(plugin).__name__ == "MPIPlugin":
+                session.config.pluginmanager.unregister(plugin)
+
+
 def run_as_rank(folder: Path, pytest_arguments: list[str]) -> int:
     """Run pytest as one rank of a job, leaving its exit status (and, above rank 0, what it prints) in ``folder``."""
     rank = next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), 0)
@@ -123,14 +139,11 @@ def run_as_rank(folder: Path, pytest_arguments: list[str]) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
 
-    class Failures:
-        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-            if report.failed and not (folder / "failure").exists():
-                (folder / "failure").touch()
-
     # Several processes cannot share pytest's cache; a rank that hangs writes to its log where.
     arguments = ["-q", "--with-mpi", "-m", "mpi", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=120"]
-    status = int(pytest.main([*arguments, *pytest_arguments, "tests/mpi"], plugins=[Failures()]))
+    if not any(Path(argument.partition("::")[0]).exists() for argument in pytest_arguments):
+        arguments.append("tests/mpi")
+    status = int(pytest.main([*arguments, *pytest_arguments], plugins=[RankPlugin(folder)]))
     (folder / f"status.{rank}").write_text(str(status))
     # mpirun ends the job as soon as one process fails, and the others would not get to their summaries.
     return 0 if status in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED) else status

@@ -22,6 +22,7 @@ from .tensor import Handle, Hook, Tensor
 # A gradient in flight: a plain array, or a Tensor while the backward pass is itself being recorded.
 Gradient = Any
 NodeHook = Callable[[Sequence[Any], Sequence[Any]], "Sequence[Any] | None"]
+NodePreHook = Callable[[Sequence[Any]], "Sequence[Any] | None"]
 
 _sequence = itertools.count()
 
@@ -29,14 +30,16 @@ _sequence = itertools.count()
 class Node:
     """One recorded step. ``edges[i]`` is where the gradient of input ``i`` goes: a node and which of its outputs."""
 
+    # Nearly no node has hooks, so the dictionaries are made when the first one comes.
+    tensor_hooks: dict[int, dict[int, Hook]] | None = None  # by output
+    retain_hooks: dict[int, Callable[[Tensor], None]] | None = None  # by output
+    _pre_hooks: dict[int, NodePreHook] | None = None
+    _hooks: dict[int, NodeHook] | None = None
+
     def __init__(self, edges: tuple[tuple[Node, int] | None, ...], outputs: int = 1) -> None:
         self.edges = edges
         self.outputs = outputs
         self.sequence = next(_sequence)  # later nodes first: among those that are ready, PyTorch's order
-        self.tensor_hooks: dict[int, dict[int, Hook]] = {}
-        self.retain_hooks: dict[int, Callable[[Tensor], None]] = {}
-        self._pre_hooks: dict[int, Callable[[Sequence[Any]], Sequence[Any] | None]] = {}
-        self._hooks: dict[int, NodeHook] = {}
 
     def name(self) -> str:
         """What ``repr`` of a tensor shows as its ``grad_fn``."""
@@ -49,11 +52,30 @@ class Node:
 
     def register_hook(self, hook: NodeHook) -> Handle:
         """Calls ``hook(grad_inputs, grad_outputs)`` after this node; a tuple it returns replaces ``grad_inputs``."""
+        if self._hooks is None:
+            self._hooks = {}
         return Handle.add(self._hooks, hook)
 
-    def register_prehook(self, hook: Callable[[Sequence[Any]], Sequence[Any] | None]) -> Handle:
+    def register_prehook(self, hook: NodePreHook) -> Handle:
         """Calls ``hook(grad_outputs)`` before this node; a tuple it returns replaces ``grad_outputs``."""
+        if self._pre_hooks is None:
+            self._pre_hooks = {}
         return Handle.add(self._pre_hooks, hook)
+
+    def tensor_hooks_of(self, output: int) -> dict[int, Hook]:
+        """The hooks of the tensor that is output ``output``, to be added to."""
+        if self.tensor_hooks is None:
+            self.tensor_hooks = {}
+        return self.tensor_hooks.setdefault(output, {})
+
+    def retain(self, output: int, keep: Callable[[Tensor], None] | None) -> None:
+        """Calls ``keep`` with the final gradient of output ``output``, after its hooks; None takes it back."""
+        if self.retain_hooks is None:
+            self.retain_hooks = {}
+        if keep is None:
+            self.retain_hooks.pop(output, None)
+        else:
+            self.retain_hooks[output] = keep
 
     def apply(self, gradients: list[Gradient | None], create_graph: bool) -> Sequence[Gradient | None]:
         """From the gradients of the outputs (None: no gradient arrived), those of the inputs, one an edge."""
@@ -82,7 +104,8 @@ class AccumulateGrad(Node):
         if variable._hooks:
             gradient = run_hooks(variable._hooks.values(), gradient, create_graph)
         if create_graph:
-            variable._grad = gradient if variable._grad is None else variable._grad + gradient
+            # A copy for the reason below, recorded.
+            variable._grad = gradient.clone() if variable._grad is None else variable._grad + gradient
         elif variable._grad is None:
             # A copy: the same array may have been handed to several leaves (the two inputs of an addition).
             variable._grad = Tensor(np.array(gradient, order="C"))
@@ -116,11 +139,21 @@ def run_hooks(hooks: Iterable[Hook], gradient: Gradient, create_graph: bool) -> 
     for hook in list(hooks):
         replaced = hook(tensor)
         if replaced is not None:
-            if not isinstance(replaced, Tensor) or replaced.shape != tensor.shape:
-                got = list(replaced.shape) if isinstance(replaced, Tensor) else type(replaced).__name__
-                raise RuntimeError(f"a gradient hook returned {got} for a gradient of shape {list(tensor.shape)}")
+            _check_replacement(hook, tensor, replaced)
             tensor = replaced
     return tensor if create_graph else tensor._data
+
+
+def _check_replacement(hook: Any, tensor: Tensor | None, replaced: Any) -> None:
+    name = getattr(hook, "__name__", type(hook).__name__)
+    if not isinstance(replaced, Tensor):
+        raise TypeError(f"expected a Tensor, but hook {name!r} returned {type(replaced).__name__!r}")
+    if tensor is not None and replaced.shape != tensor.shape:
+        raise RuntimeError(
+            f"hook {name!r} has changed the size of value (was {list(tensor.shape)} got {list(replaced.shape)})"
+        )
+    if tensor is not None and replaced.dtype != tensor.dtype:
+        raise RuntimeError(f"hook {name!r} has changed the type of value (was {tensor.dtype} got {replaced.dtype})")
 
 
 class _Callbacks(threading.local):
@@ -149,6 +182,7 @@ def run_backward(
     retain_graph: bool = False,
     create_graph: bool = False,
     targets: Sequence[tuple[Node, int]] | None = None,
+    accumulate: bool = False,
 ) -> list[Gradient | None]:
     """Walks the graph from ``roots``, each given its gradient.
 
@@ -158,6 +192,7 @@ def run_backward(
         retain_graph: do not release what the nodes have saved.
         create_graph: pass Tensors to the nodes and record what they do.
         targets: return the gradients at these edges, and touch no leaf, instead of accumulating into leaves.
+        accumulate: do not return but accumulate, into those leaves only that are targets.
 
     Returns:
         One gradient for each target (None where none arrived); empty without targets.
@@ -168,14 +203,18 @@ def run_backward(
     ready: list[tuple[int, int, Node]] = []
     tie = itertools.count()
     captured: dict[tuple[Node, int], Gradient] = {}
-    capture = set(targets or ())
+    capture = set() if accumulate else set(targets or ())
 
     def arrive(node: Node, output: int, gradient: Gradient) -> None:
         slots = pending.get(node)
         if slots is None:
             slots = pending[node] = [None] * node.outputs
         present = slots[output]
-        slots[output] = gradient if present is None else present + gradient
+        if present is not None:
+            gradient = present + gradient
+            if isinstance(gradient, np.generic):  # what NumPy makes of two 0-d arrays
+                gradient = np.asarray(gradient)
+        slots[output] = gradient
 
     def push(node: Node) -> None:
         # A leaf at once, so that its gradient is on its way as soon as it is final; then the most recent operation.
@@ -189,15 +228,15 @@ def run_backward(
 
     _callbacks.stack.append([])
     try:
-        with set_grad_enabled(create_graph):
+        with set_grad_enabled(create_graph), np.errstate(all="ignore"):
             while ready:
                 node = heapq.heappop(ready)[2]
                 slots = pending.pop(node, None) or [None] * node.outputs
                 _tensor_hooks(node, slots, create_graph)
-                for output in range(node.outputs):
+                for output in range(node.outputs if capture else 0):
                     if (node, output) in capture and slots[output] is not None:
                         captured[node, output] = _leaf_hooks(node, slots[output], create_graph)
-                if targets is not None and (isinstance(node, AccumulateGrad) or not _has_needed(node, needed)):
+                if not _goes_on(node, needed, accumulate):
                     continue
                 produced = _apply(node, slots, create_graph)
                 del slots
@@ -211,7 +250,7 @@ def run_backward(
                     arrivals[edge[0]] -= 1
                     if arrivals[edge[0]] == 0:
                         push(edge[0])
-                del produced
+                produced, gradient = (), None  # no array outlives its use
             for callback in _callbacks.stack[-1]:
                 callback()
     finally:
@@ -223,27 +262,38 @@ def _apply(node: Node, slots: list[Gradient | None], create_graph: bool) -> Sequ
     def shown(values: Sequence[Gradient | None]) -> tuple[Tensor | None, ...]:
         return tuple(value if value is None or isinstance(value, Tensor) else Tensor(value) for value in values)
 
-    def unwrapped(values: Sequence[Any]) -> list[Gradient | None]:
+    def unwrapped(hook: Any, before: Sequence[Tensor | None], values: Any) -> list[Gradient | None]:
+        values = (values,) if isinstance(values, Tensor) else tuple(values)
+        if len(values) != len(before):
+            raise RuntimeError(
+                f"hook {getattr(hook, '__name__', type(hook).__name__)!r} has returned an incorrect number of values "
+                f"(got {len(values)}, but expected {len(before)})"
+            )
+        for old, new in zip(before, values, strict=True):
+            if new is not None:
+                _check_replacement(hook, old, new)
         return [value if create_graph or value is None else value._data for value in values]
 
-    for pre_hook in list(node._pre_hooks.values()):
-        replaced = pre_hook(shown(slots))
+    for pre_hook in list(node._pre_hooks.values()) if node._pre_hooks else ():
+        before = shown(slots)
+        replaced = pre_hook(before)
         if replaced is not None:
-            slots = unwrapped(replaced)
+            slots = unwrapped(pre_hook, before, replaced)
     given = shown(slots) if node._hooks else ()
     produced = node.apply(slots, create_graph)
-    for hook in list(node._hooks.values()):
-        replaced = hook(shown(produced), given)
+    for hook in list(node._hooks.values()) if node._hooks else ():
+        before = shown(produced)
+        replaced = hook(before, given)
         if replaced is not None:
-            produced = unwrapped(replaced)
+            produced = unwrapped(hook, before, replaced)
     return produced
 
 
 def _tensor_hooks(node: Node, slots: list[Gradient | None], create_graph: bool) -> None:
-    for output, hooks in node.tensor_hooks.items():
+    for output, hooks in node.tensor_hooks.items() if node.tensor_hooks else ():
         if slots[output] is not None:
             slots[output] = run_hooks(hooks.values(), slots[output], create_graph)
-    for output, keep in node.retain_hooks.items():
+    for output, keep in node.retain_hooks.items() if node.retain_hooks else ():
         gradient = slots[output]
         if gradient is not None:
             keep(gradient if create_graph else Tensor(gradient.copy()))
@@ -255,8 +305,13 @@ def _leaf_hooks(node: Node, gradient: Gradient, create_graph: bool) -> Gradient:
     return gradient
 
 
-def _has_needed(node: Node, needed: set[Node] | None) -> bool:
-    return needed is None or any(edge is not None and edge[0] in needed for edge in node.edges)
+def _goes_on(node: Node, needed: set[Node] | None, accumulate: bool) -> bool:
+    """Whether ``node`` is to be applied, or is only where a requested gradient is read off."""
+    if needed is None:
+        return True
+    if isinstance(node, AccumulateGrad):
+        return accumulate
+    return any(edge is not None and edge[0] in needed for edge in node.edges)
 
 
 def _count_arrivals(roots: Sequence[Node], needed: set[Node] | None) -> dict[Node, int]:

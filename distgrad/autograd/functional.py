@@ -38,9 +38,7 @@ def _seeds(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], create
                 f"shape of {output.shape}."
             )
         if gradient.dtype != output.dtype:
-            raise RuntimeError(
-                f"Mismatch in dtype: grad_output[{number}] is {gradient.dtype} and output[{number}] is {output.dtype}."
-            )
+            gradient = gradient.to(output.dtype)
         seeds.append(gradient if create_graph else gradient._data)
     return seeds
 
@@ -75,10 +73,12 @@ def backward(
     receivers = _sequence(inputs)
     if not receivers:
         raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
-    found = grad(outputs, receivers, gradients, retain, create_graph, allow_unused=True)
-    for receiver, gradient in zip(receivers, found, strict=True):
-        if gradient is not None:
-            receiver._grad = gradient if receiver._grad is None else receiver._grad + gradient
+    for number, receiver in enumerate(receivers):
+        if not receiver._requires_grad:
+            raise RuntimeError(f"One of the differentiated Tensors does not require grad (input {number})")
+        receiver.retain_grad()  # of a non-leaf, as PyTorch does
+    targets = [edge_of(receiver) for receiver in receivers]
+    run_backward(roots, seeds, retain_graph=retain, create_graph=create_graph, targets=targets, accumulate=True)
 
 
 def grad(

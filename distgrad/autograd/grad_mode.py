@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -51,11 +52,40 @@ class _Switch:
         mode.enabled, mode.inference = self._before.pop()
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        if inspect.isgeneratorfunction(function):
+            return self._each_step(function)
+
         @functools.wraps(function)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
             # A new switch a call: one instance shared by two threads would mix up what to put back.
             with _Switch(*self._set):
                 return function(*args, **kwargs)
+
+        return wrapped
+
+    def _each_step(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A generator runs between the caller's own steps, so the mode is set for each of its steps alone."""
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            generator = function(*args, **kwargs)
+            resume: Callable[[], Any] = functools.partial(next, generator)
+            try:
+                while True:
+                    try:
+                        with _Switch(*self._set):
+                            value = resume()
+                    except StopIteration as end:
+                        return end.value
+                    try:
+                        resume = functools.partial(generator.send, (yield value))
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        resume = functools.partial(generator.throw, error)
+            finally:
+                with _Switch(*self._set):
+                    generator.close()
 
         return wrapped
 
@@ -106,12 +136,19 @@ class set_grad_enabled(_Switch):
 
     def __init__(self, mode: bool) -> None:
         super().__init__(mode)
-        self.__enter__()
+        super().__enter__()
         self._applied = True
 
     def __enter__(self) -> None:
         # The constructor has applied it already; entering the block must not lose what was there before it.
-        if getattr(self, "_applied", False):
+        if self._applied:
             self._applied = False
             return
         super().__enter__()
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """As a decorator it only holds inside the function: what the constructor applied is put back."""
+        if self._applied:
+            self._applied = False
+            self.__exit__(None, None, None)
+        return super().__call__(function)

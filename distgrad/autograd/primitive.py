@@ -34,6 +34,7 @@ class _Plan(NamedTuple):
     operands: tuple[int, ...]  # positions to keep, as Tensor where they are one
     names: tuple[str, ...]  # what to keep besides: "output", residuals, shapes, dtypes, keywords
     layout: tuple[str, ...]  # the names of all that is kept, operands first
+    frees: bool  # there is memory to free once the gradient has passed, not only shapes, dtypes and keywords
 
 
 class Primitive:
@@ -93,23 +94,32 @@ class Primitive:
                 arrays.append(operand._data)
                 if operand._requires_grad:
                     mask |= 1 << position
+                if operand._base is not None and mode.enabled and operand._base._node is not operand._base_node:
+                    raise RuntimeError(
+                        f"{self.name}: operand {position} is a view whose base has since been changed in place by a "
+                        "recorded operation, which this version cannot differentiate. Take the view after the change."
+                    )
             else:
                 arrays.append(operand)
-        result = self.forward(*arrays, **keywords)
+        if not traced:
+            result = self.forward(*arrays, **keywords)
+            return result[0] if self.residuals else result
+        # Infinities and NaN are values here, as in PyTorch, not warnings. A backward pass has its own guard.
+        with np.errstate(all="ignore"):
+            result = self.forward(*arrays, **keywords)
         extra: tuple[Any, ...] = ()
         if self.residuals:
             result, extra = result
-        if not traced:
-            return result
         recorded = bool(mask and mode.enabled and self.vjps)
         results = result if self.multiple else (result,)
         # NumPy gives a scalar for 0-d operands.
         outs = tuple(Tensor(x if isinstance(x, np.ndarray) else np.asarray(x)) for x in results)
-        node = self._record(operands, keywords, outs, extra, mask) if recorded else None
-        for number, out in enumerate(outs):
-            if self.view:
+        if self.view:
+            for out in outs:
                 self._share(operands[0], out)
-            if node is not None:
+        if recorded:
+            node = self._record(operands, keywords, outs, extra, mask)
+            for number, out in enumerate(outs):
                 out._requires_grad, out._node, out._output_nr = True, node, number
         return outs if self.multiple else outs[0]
 
@@ -144,22 +154,19 @@ class Primitive:
                 saved.append(operand)
         for name in plan.names:
             if name == "output":
-                saved.append(tuple(out._data for out in outs))  # arrays: a Tensor would keep its own node alive
+                # arrays: a Tensor would keep its own node alive
+                saved.append(tuple((out._data, out._versions(), out._version) for out in outs))
             elif name in self.residuals:
                 saved.append(extra[self.residuals.index(name)])
             elif name in keywords:
                 saved.append(keywords[name])
             else:
                 saved.append(self._metadata(name, operands))
-        edges = []
-        for position, operand in enumerate(operands):
-            if isinstance(operand, Tensor):
-                if operand._base is not None and operand._base._node is not operand._base_node:
-                    raise RuntimeError(
-                        f"{self.name}: operand {position} is a view whose base has since been changed in place by a "
-                        "recorded operation, which this version cannot differentiate. Take the view after the change."
-                    )
-                edges.append(edge_of(operand) if mask >> position & 1 else None)
+        edges = [
+            edge_of(operand) if mask >> position & 1 else None
+            for position, operand in enumerate(operands)
+            if isinstance(operand, Tensor)
+        ]
         return OperationNode(self, tuple(edges), operands, plan, tuple(saved), keywords, len(outs))
 
     def _plan(self, mask: int, count: int) -> _Plan:
@@ -181,7 +188,8 @@ class Primitive:
             names = [self.starred] * count if self.starred else list(self.operands[:count])
             kept = tuple(position for position, name in enumerate(names) if name in wanted)
             rest = tuple(sorted(wanted.difference(names)))
-            plan = _Plan(kept, rest, tuple(names[position] for position in kept) + rest)
+            frees = bool(kept) or not {"output", *self.residuals}.isdisjoint(rest)
+            plan = _Plan(kept, rest, tuple(names[position] for position in kept) + rest, frees)
             self._plans[mask, count] = plan
         return plan
 
@@ -226,8 +234,17 @@ class OperationNode(Node):
         return f"{self.primitive.name}Backward0"
 
     def release(self) -> None:
-        """Drops the residuals; a second backward then raises."""
-        self._saved = None
+        """Drops the residuals; a second backward then raises. Where there are none it may pass again, as in PyTorch."""
+        if self._plan.frees:
+            self._saved = None
+
+    def save_copy_of(self, tensor: Tensor) -> None:
+        """Saves the present values of ``tensor``, which the result of this very operation is about to overwrite."""
+        for index, value in enumerate((self._saved or ())[: len(self._plan.operands)]):
+            if type(value) is tuple and value[0] is tensor:
+                copy = Tensor(tensor._data.copy())
+                copy._node, copy._output_nr, copy._requires_grad = tensor._node, tensor._output_nr, tensor._requires_grad
+                self._saved = (*self._saved[:index], (copy, 0), *self._saved[index + 1 :])  # type: ignore[index]
 
     def apply(self, gradients: list[Gradient | None], create_graph: bool) -> Sequence[Gradient | None]:
         """The VJPs of those operands that require a gradient."""
@@ -266,7 +283,9 @@ class OperationNode(Node):
         count = len(self._plan.operands)
         for name, value in zip(self._plan.layout[:count], self._saved, strict=False):
             if type(value) is tuple:
-                value = self._checked(name, value[0], value[1], create_graph)
+                tensor, version = value
+                self._check(f"operand {name!r}", tensor._data, version, tensor._version)
+                value = tensor if create_graph else tensor._data
             if name == self.primitive.starred:
                 starred.append(value)
             else:
@@ -275,7 +294,10 @@ class OperationNode(Node):
             kept[self.primitive.starred] = tuple(starred)
         for name, value in zip(self._plan.names, self._saved[count:], strict=True):
             if name == "output":
-                value = self._outputs(value) if create_graph else value
+                for array, counter, version in value:
+                    self._check("output", array, version, counter[0])
+                arrays = tuple(array for array, _, _ in value)
+                value = self._outputs(arrays) if create_graph else arrays
                 value = value if self.primitive.multiple else value[0]
             kept[name] = value
         return kept
@@ -286,15 +308,14 @@ class OperationNode(Node):
             output._node, output._output_nr, output._requires_grad = self, number, True
         return outputs
 
-    def _checked(self, name: str, tensor: Tensor, version: int, create_graph: bool) -> Any:
-        if tensor._version != version:
+    def _check(self, what: str, array: Array, saved: int, now: int) -> None:
+        if saved != now:
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                f"{self.primitive.name} saved its operand {name!r} ({tensor.dtype} {list(tensor.shape)}) at version "
-                f"{version}; it is at version {tensor._version} now. Use the out-of-place form of the operation that "
-                "changed it, or give that operation a clone()."
+                f"{self.primitive.name} saved its {what} ({array.dtype} {list(array.shape)}) at version {saved}; it is "
+                f"at version {now} now. Use the out-of-place form of the operation that changed it, or give that "
+                "operation a clone()."
             )
-        return tensor if create_graph else tensor._data
 
     def _differentiate_decomposition(self, gradient: Tensor, kept: dict[str, Any]) -> list[Gradient | None]:
         decomposition = self.primitive.decomposition

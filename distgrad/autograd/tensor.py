@@ -95,7 +95,10 @@ class Tensor:
     __array_ufunc__ = None
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
-        self._data: Array = data if isinstance(data, np.ndarray) else np.array(data, dtype=np.float32)
+        if not isinstance(data, np.ndarray):
+            # NumPy's arithmetic on 0-d arrays gives scalars, which have a dtype of their own; Python's numbers do not.
+            data = np.array(data, dtype=None if isinstance(data, np.generic) else np.float32)
+        self._data: Array = data
         if mode.inference:
             self._inference = True
         if requires_grad:
@@ -191,6 +194,8 @@ class Tensor:
 
     @data.setter
     def data(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
         self._data = value._data
 
     # Its place in the graph ------------------------------------------------------------------------------------------
@@ -211,7 +216,7 @@ class Tensor:
             )
         if value and self._data.dtype.kind != "f":
             raise RuntimeError(f"only Tensors of floating point dtype can require gradients, this one is {self.dtype}")
-        if value and self._inference:
+        if value and self._inference and not mode.inference:
             raise RuntimeError(
                 "an inference tensor cannot require gradients: it was made inside inference_mode(); clone() it outside"
             )
@@ -302,7 +307,7 @@ class Tensor:
         if not self._requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         if self._node is not None:
-            return Handle.add(self._node.tensor_hooks.setdefault(self._output_nr, {}), hook)
+            return Handle.add(self._node.tensor_hooks_of(self._output_nr), hook)
         if self._hooks is None:
             self._hooks = {}
         return Handle.add(self._hooks, hook)
@@ -329,7 +334,7 @@ class Tensor:
             if tensor is not None:
                 tensor._grad = grad if tensor._grad is None else tensor._grad + grad
 
-        self._node.retain_hooks[self._output_nr] = keep
+        self._node.retain(self._output_nr, keep)
 
     @property
     def retains_grad(self) -> bool:
@@ -348,8 +353,8 @@ class Tensor:
 
     def __bool__(self) -> bool:
         if self._data.size != 1:
-            what = "no" if self._data.size == 0 else "more than one"
-            raise RuntimeError(f"Boolean value of Tensor with {what} value{'s' * (what != 'no')} is ambiguous")
+            what = "no values" if self._data.size == 0 else "more than one value"
+            raise RuntimeError(f"Boolean value of Tensor with {what} is ambiguous")
         return bool(self._data)
 
     def __float__(self) -> float:

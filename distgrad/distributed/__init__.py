@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from . import failure, threads
 from .communicator import Communicator, ReduceOp
+from .data_parallel import DistributedDataParallel
 from .process_group import (
     abort,
     all_gather,
@@ -27,6 +28,7 @@ from .single import SingleCommunicator
 
 __all__ = [
     "Communicator",
+    "DistributedDataParallel",
     "ReduceOp",
     "SingleCommunicator",
     "abort",

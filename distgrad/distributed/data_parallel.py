@@ -12,7 +12,8 @@ import numpy as np
 
 from ..autograd import Tensor, is_grad_enabled
 from ..errors import CommunicationError
-from ..nn import Module
+from ..nn.freeze import is_frozen
+from ..nn.module import Module
 from . import process_group
 from .communicator import Array, Communicator
 from .reducer import Reducer
@@ -172,14 +173,17 @@ def _check_unchanged(before: list[tuple[str, Tensor, str, bool]], now: list[tupl
 
 
 def _split_buffers(module: Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Buffers that may move, and those of frozen modules: modules all of whose own parameters are frozen."""
-    moving: list[Tensor] = []
-    frozen: list[Tensor] = []
-    for _, child in module.named_modules():
+    """Buffers that may move, and those of modules frozen by ``nn.freeze`` or in that all their parameters are."""
+    tables: dict[bool, list[Tensor]] = {False: [], True: []}
+    seen: set[int] = set()
+    for child in module.modules():
         own = list(child.parameters(recurse=False))
-        is_frozen = bool(own) and not any(p.requires_grad for p in own)
-        (frozen if is_frozen else moving).extend(child.buffers(recurse=False))
-    return moving, frozen
+        frozen = not any(p.requires_grad for p in own) if own else is_frozen(child)
+        for buffer in child.buffers(recurse=False):
+            if id(buffer) not in seen:
+                seen.add(id(buffer))
+                tables[frozen].append(buffer)
+    return tables[False], tables[True]
 
 
 def _synchronize(communicator: Communicator, moving: Sequence[Tensor], frozen: Sequence[Tensor]) -> None:
@@ -212,7 +216,7 @@ def _broadcast(communicator: Communicator, tensors: Sequence[Tensor]) -> None:
 def _digest(tensors: Iterable[Tensor]) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for tensor in tensors:
-        digest.update(_bytes_of(tensor))
+        digest.update(_bytes_of(tensor).data)
     return digest.digest()
 
 

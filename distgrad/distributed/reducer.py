@@ -15,6 +15,7 @@ import numpy as np
 
 from ..autograd import Tensor, is_grad_enabled
 from ..autograd.engine import queue_callback
+from ..autograd.tensor import Handle
 from ..errors import CommunicationError
 from .bucket import Bucket, make_buckets
 from .communicator import Array, Communicator
@@ -39,7 +40,7 @@ class Reducer:
         self._running = False
         # The hooks live as long as the parameters, the reducer only as long as its wrapper.
         handles = [p.register_post_accumulate_grad_hook(_hook(weakref.ref(self), i)) for i, p in enumerate(parameters)]
-        weakref.finalize(self, lambda: [handle.remove() for handle in handles])
+        weakref.finalize(self, _remove, handles)
 
     def prepare(self, samples: int | None) -> None:
         """Arms the reducer: the next backward passes are those of a forward pass over ``samples`` samples here."""
@@ -120,6 +121,11 @@ def _write_back(bucket: Bucket, used_anywhere: Array) -> None:
 
 def _values(gradient: Tensor) -> Array:
     return gradient.detach().numpy()
+
+
+def _remove(handles: Sequence[Handle]) -> None:
+    for handle in handles:
+        handle.remove()
 
 
 def _hook(reducer: weakref.ref[Reducer], index: int) -> Callable[[Tensor], None]:

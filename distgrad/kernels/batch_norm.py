@@ -42,7 +42,7 @@ def batch_norm_statistics(input: FloatArray) -> tuple[NDArray[np.float64], NDArr
 
 def batch_norm_train(
     input: FloatArray, weight: FloatArray | None, bias: FloatArray | None, eps: float
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Normalize by the batch's own statistics: ``(x - mean) / sqrt(var + eps) * weight + bias``, with biased ``var``.
 
     Args:
@@ -52,8 +52,8 @@ def batch_norm_train(
         eps: Added to the variance.
 
     Returns:
-        The output, of the input's shape; ``mean`` and ``invstd = 1 / sqrt(var + eps)``, ``(C,)``; all of the input's
-        dtype. An empty batch has mean 0 and variance 0.
+        The output, of the input's shape; ``mean``, ``invstd = 1 / sqrt(var + eps)`` and ``var``, ``(C,)``; all of the
+        input's dtype. An empty batch has mean 0 and variance 0.
     """
     mean, var = batch_norm_statistics(input)
     invstd = _invstd(var, eps)
@@ -68,7 +68,7 @@ def batch_norm_train(
         np.subtract(x[block], center, out=output[block])
         output[block] *= scale
         output[block] += shift
-    return output.reshape(input.shape), rounded_mean, invstd.astype(x.dtype)
+    return output.reshape(input.shape), rounded_mean, invstd.astype(x.dtype), var.astype(x.dtype)
 
 
 def batch_norm_eval(
@@ -152,17 +152,18 @@ def batch_norm_train_backward(
 
 def batch_norm_train_reference(
     input: FloatArray, weight: FloatArray | None, bias: FloatArray | None, eps: float
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """``batch_norm_train`` one channel at a time; the tests' reference."""
     output = np.empty(input.shape, input.dtype)
-    mean, invstd = np.empty(input.shape[1], input.dtype), np.empty(input.shape[1], input.dtype)
+    mean, invstd, var = (np.empty(input.shape[1], input.dtype) for _ in range(3))
     for c in range(input.shape[1]):
         x = input[:, c]
-        mean[c], invstd[c] = x.mean(), 1 / np.sqrt(x.var() + eps)
+        mean[c], var[c] = x.mean(), x.var()
+        invstd[c] = 1 / np.sqrt(x.var() + eps)
         output[:, c] = (x - mean[c]) * invstd[c]
         output[:, c] *= 1 if weight is None else weight[c]
         output[:, c] += 0 if bias is None else bias[c]
-    return output, mean, invstd
+    return output, mean, invstd, var
 
 
 def batch_norm_eval_reference(

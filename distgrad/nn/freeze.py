@@ -6,10 +6,14 @@ statistics under ``train()``, and Dropout goes on dropping. ``freeze`` stops the
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from .module import Module
 
+M = TypeVar("M", bound=Module)
 
-def freeze(module: Module) -> Module:
+
+def freeze(module: M) -> M:
     """Freezes ``module`` and everything below it, and returns it.
 
     No parameter requires a gradient, and every module stays in evaluation mode, also under a later ``train()`` of it
@@ -29,7 +33,7 @@ def freeze(module: Module) -> Module:
     return module
 
 
-def unfreeze(module: Module) -> Module:
+def unfreeze(module: M) -> M:
     """Takes back ``freeze`` for ``module`` and everything below it, and returns it.
 
     All its parameters require a gradient. The mode stays evaluation until the next ``train()``.

@@ -95,7 +95,7 @@ class Module:
         return Handle.add(self._forward_pre_hooks, hook)
 
     def register_forward_hook(self, hook: ForwardHook) -> Handle:
-        """Calls ``hook(module, args, output)`` after every ``forward``; a result other than None replaces the output."""
+        """Calls ``hook(module, args, output)`` after every ``forward``; unless None, its result replaces the output."""
         return Handle.add(self._forward_hooks, hook)
 
     # Attributes ------------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ class Module:
             raise KeyError(f'{kind} name can\'t contain ".", got: {name}')
         if name == "":
             raise KeyError(f'{kind} name can\'t be empty string ""')
-        if name not in self.__dict__[table] and hasattr(self, name):
+        if name not in self.__dict__[table] and self._has(name):
             raise KeyError(f"attribute '{name}' already exists")
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
@@ -180,6 +180,15 @@ class Module:
             message += f".{hint}" if hint else ""
         # with a name of its own, so that the interpreter does not add the same hint again
         raise AttributeError(message, name=name)
+
+    def _has(self, name: str) -> bool:
+        """As ``hasattr``, but without composing the error message first."""
+        tables = ("_parameters", "_buffers", "_modules")
+        return (
+            name in self.__dict__
+            or any(name in self.__dict__.get(table, ()) for table in tables)
+            or hasattr(type(self), name)
+        )
 
     def _forget(self, name: str, *tables: str) -> None:
         for table in tables:
@@ -327,7 +336,7 @@ class Module:
         """
         module = self
         for name in target.split(".") if target else ():
-            if not hasattr(module, name):
+            if not module._has(name):
                 raise AttributeError(f"{type(module).__name__} has no attribute `{name}`")
             module = getattr(module, name)
             if not isinstance(module, Module):
@@ -361,7 +370,7 @@ class Module:
     def _owner(self, target: str) -> tuple[Module, str]:
         path, _, name = target.rpartition(".")
         owner = self.get_submodule(path)
-        if not hasattr(owner, name):
+        if not owner._has(name):
             raise AttributeError(f"{type(owner).__name__} has no attribute `{name}`")
         return owner, name
 
@@ -428,7 +437,9 @@ class Module:
         dtype = elementwise.to(Tensor(np.empty(0, np.float32)), *args, **kwargs).dtype  # reads and checks the arguments
         if dtype.kind != "f":
             raise TypeError(f"nn.Module.to only accepts floating point dtypes, but got desired dtype={dtype}")
-        return self._apply(lambda tensor: elementwise.to(tensor, *args, **kwargs) if tensor.dtype.kind == "f" else tensor)
+        return self._apply(
+            lambda tensor: elementwise.to(tensor, *args, **kwargs) if tensor.dtype.kind == "f" else tensor
+        )
 
     def float(self) -> Self:
         """Casts all floating-point parameters and buffers to float32."""
@@ -463,8 +474,9 @@ class Module:
             prefix: of all names.
             keep_vars: give the tensors themselves instead of detached ones.
         """
-        state: Any = OrderedDict() if destination is None else destination
-        if not hasattr(state, "_metadata") and isinstance(state, OrderedDict):
+        state: Any = destination
+        if state is None:
+            state = OrderedDict()
             state._metadata = OrderedDict()
         if hasattr(state, "_metadata"):
             state._metadata[prefix[:-1]] = {"version": self._version}
@@ -529,9 +541,7 @@ class Module:
                 if keys:
                     errors.insert(0, f"{kind} key(s) in state_dict: " + ", ".join(f'"{key}"' for key in keys) + ". ")
         if errors:
-            raise RuntimeError(
-                f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors)
-            )
+            raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors))
         with no_grad():
             for target, value in copies:
                 target.copy_(value)

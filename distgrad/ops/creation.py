@@ -45,7 +45,7 @@ def _holds_float64(data: Any) -> bool:
 
 def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """A new tensor with a copy of ``data``: a number, nested sequences, an array or a tensor. As ``torch.tensor``."""
-    return Tensor(np.ascontiguousarray(_array(data, dtype)) if np.ndim(data) else _array(data, dtype), requires_grad)
+    return Tensor(np.array(_array(data, dtype), order="C", copy=None), requires_grad)
 
 
 def as_tensor(data: Any, *, dtype: Any = None) -> Tensor:
@@ -105,6 +105,10 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None) -> 
     """``start``, ``start + step``, ... below ``end``; int64 when all are integers."""
     if end is None:
         start, end = 0, start
+    if step == 0 or (end - start) / step < 0:
+        raise RuntimeError(
+            f"arange: step must be nonzero and lead from start to end, but start={start}, end={end}, step={step}"
+        )
     if dtype is None:
         dtype = np.int64 if all(isinstance(x, int) for x in (start, end, step)) else get_default_dtype()
     return Tensor(np.arange(start, end, step).astype(dtype))

@@ -82,6 +82,14 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
         raise RuntimeError(f"where expected condition to be a boolean tensor, but got {kind}")
     dtype = result_type(input, other)
     input, other = (cast(x, dtype) if isinstance(x, Tensor) else dtype.type(x) for x in (input, other))
+    shapes = [tuple(np.shape(x)) for x in (condition, input, other)]
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise RuntimeError(
+            f"where: the shapes {', '.join(str(list(shape)) for shape in shapes)} of condition, input and other do not "
+            "broadcast"
+        ) from None
     out: Tensor = _where(condition, input, other)
     return out
 
@@ -143,7 +151,23 @@ def _power(input: Any, exponent: Any) -> Any:
             return input * input * input
         if exponent == 0.5:
             return np.sqrt(input)
+    kind = exponent.dtype.kind if isinstance(exponent, (np.ndarray, np.generic)) else None
+    if kind == "b":
+        return input | ~exponent
+    if kind == "i":
+        return _integer_power(input, exponent)
     return np.power(input, exponent)
+
+
+def _integer_power(input: Any, exponent: Any) -> Any:
+    """NumPy refuses negative exponents; in integers the result is 0 but for the bases 1 and -1, as in PyTorch."""
+    negative = exponent < 0
+    if not np.any(negative):
+        return np.power(input, exponent)
+    sign = np.where(exponent % 2 == 0, 1, input)
+    return np.where(
+        negative, np.where(np.abs(input) == 1, sign, 0), np.power(input, np.where(negative, 0, exponent))
+    ).astype(np.result_type(input, exponent))
 
 
 _pow: Primitive = define(
@@ -178,12 +202,18 @@ _minimum: Primitive = define(
 )
 
 
+def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    return all(n == m or 1 in (n, m) for n, m in zip(reversed(a), reversed(b), strict=False))
+
+
 def _binary(primitive: Primitive, input: Any, other: Any, floating: bool = False) -> Tensor:
     """Promotes, and turns NumPy's refusal to broadcast into PyTorch's sentence."""
     input, other = promoted(input, other, floating=floating)
     try:
         out: Tensor = primitive(input, other)
     except ValueError:
+        if _broadcast(np.shape(input), np.shape(other)):
+            raise
         raise RuntimeError(
             f"{primitive.name.lower()}: the shapes {list(np.shape(input))} and {list(np.shape(other))} do not "
             "broadcast: counted from the right, each dimension must be equal in both or 1 in one of them"
@@ -213,16 +243,14 @@ def mul(input: Any, other: Any) -> Tensor:
 
 def div(input: Any, other: Any) -> Tensor:
     """``input / other``, true division: integers give the default floating-point dtype."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _binary(_div, input, other, floating=True)
+    return _binary(_div, input, other, floating=True)
 
 
 def pow(input: Any, exponent: Any) -> Tensor:
     """``input ** exponent``. Integers to negative integer powers raise, as in PyTorch."""
     if isinstance(exponent, int) and exponent < 0 and result_type(input, exponent).kind in "iu":
         raise RuntimeError("Integers to negative integer powers are not allowed.")
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return _binary(_pow, input, exponent)
+    return _binary(_pow, input, exponent)
 
 
 def maximum(input: Tensor, other: Tensor) -> Tensor:
@@ -239,7 +267,9 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
 
 _neg: Primitive = define("Neg", np.negative, ("input",), input=lambda g: -g)
 _abs: Primitive = define("Abs", np.abs, ("input",), input=lambda g, input: g * _sign(input))
-_sign: Primitive = define("Sign", np.sign, ("input",), input=lambda g: g * 0.0)
+_sign: Primitive = define(
+    "Sign", lambda input: input.copy() if input.dtype == np.bool_ else np.sign(input), ("input",), input=lambda g: g * 0.0
+)
 _exp: Primitive = define("Exp", np.exp, ("input",), input=lambda g, output: g * output)
 _log: Primitive = define("Log", np.log, ("input",), input=lambda g, input: g / input)
 _sqrt: Primitive = define("Sqrt", np.sqrt, ("input",), input=lambda g, output: g / (2.0 * output))
@@ -247,7 +277,7 @@ _sin: Primitive = define("Sin", np.sin, ("input",), input=lambda g, input: g * _
 _cos: Primitive = define("Cos", np.cos, ("input",), input=lambda g, input: -g * _sin(input))
 _tanh: Primitive = define("Tanh", np.tanh, ("input",), input=lambda g, output: g * (1.0 - output * output))
 _relu: Primitive = define(
-    "Relu", lambda input: np.maximum(input, 0), ("input",), input=lambda g, output: _where(output > 0, g, 0.0)
+    "Relu", lambda input: np.maximum(input, 0), ("input",), input=lambda g, output: _where(output <= 0, 0.0, g)
 )
 _clone: Primitive = define("Clone", lambda input: input.copy(), ("input",), input=lambda g: g)
 _clamp: Primitive = define(
@@ -280,8 +310,7 @@ def _unary(primitive: Primitive, input: Tensor, floating: bool = True) -> Tensor
         raise TypeError(f"{primitive.name.lower()}(): argument 'input' must be Tensor, not {type(input).__name__}")
     if floating:
         (input,) = promoted(input, floating=True)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        out: Tensor = primitive(input)
+    out: Tensor = primitive(input)
     return out
 
 
@@ -342,6 +371,8 @@ def sigmoid(input: Tensor) -> Tensor:
 
 def relu(input: Tensor) -> Tensor:
     """max(input, 0); its gradient at 0 is 0."""
+    if isinstance(input, Tensor) and input.dtype == np.bool_:
+        raise RuntimeError("Boolean inputs not supported for relu")
     return _unary(_relu, input, floating=False)
 
 

@@ -12,11 +12,17 @@ from .shape import normalize_dim
 
 _getitem: Primitive = define(
     "Index",
-    lambda input, index: input[index],
+    lambda input, index: input[_as_view(index)],
     ("input",),
     view=True,
     input=lambda g, input_shape, index: _put(g, shape=input_shape, index=index),
 )
+
+
+def _as_view(index: Any) -> Any:
+    """With all positions given NumPy copies the element out, but for a closing ellipsis."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return (*parts, ...) if all(isinstance(part, (int, np.integer)) for part in parts) else index
 
 
 def _add_at(input: Any, shape: tuple[int, ...], index: Any) -> Any:
@@ -59,10 +65,17 @@ def array_index(index: Any) -> Any:
     return _array_index(index)
 
 
+def _own(index: Any) -> Any:
+    """Copies of the arrays in an index, so that a later change of them cannot reach the backward pass."""
+    if isinstance(index, tuple):
+        return tuple(_own(part) for part in index)
+    return index.copy() if isinstance(index, np.ndarray) else index
+
+
 def getitem(input: Tensor, index: Any) -> Tensor:
     """``input[index]``: integers, slices, None and ``...`` give a view; int and bool tensors or lists a copy."""
     try:
-        out: Tensor = _getitem(input, index=array_index(index))
+        out: Tensor = _getitem(input, index=_own(array_index(index)) if input._requires_grad else array_index(index))
     except IndexError as error:
         raise IndexError(f"{error} (indexing a tensor of shape {list(input.shape)})") from None
     return out
@@ -114,10 +127,14 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
                 f"{list(input.shape)} apart from dimension {axis}"
             )
     values = index._data
-    if values.size and (values.min() < 0 or values.max() >= input.shape[axis]):
+    size = input.shape[axis] if input.ndim else 1
+    if values.size and (values.min() < 0 or values.max() >= size):
         wrong = int(values.max()) if values.min() >= 0 else int(values.min())
-        raise RuntimeError(f"index {wrong} is out of bounds for dimension {axis} with size {input.shape[axis]}")
+        raise RuntimeError(f"index {wrong} is out of bounds for dimension {axis} with size {size}")
     if any(n != m for d, (n, m) in enumerate(zip(index.shape, input.shape, strict=True)) if d != axis):
         input = input[tuple(slice(None) if d == axis else slice(n) for d, n in enumerate(index.shape))]
+    if not input.ndim:
+        # NumPy gathers along dimensions only
+        return gather(input[None], 0, index[None])[0]
     out: Tensor = _gather(input, index, dim=axis)
     return out

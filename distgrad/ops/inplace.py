@@ -9,6 +9,7 @@ import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.grad_mode import mode
+from ..autograd.primitive import OperationNode, Primitive, define
 from . import elementwise
 from .indexing import array_index
 from .promotion import cast
@@ -39,16 +40,29 @@ def _may_change(tensor: Tensor, recorded: bool) -> None:
 def replace(tensor: Tensor, result: Tensor) -> Tensor:
     """Gives ``tensor`` the values and the history of ``result``, in its own memory."""
     _may_change(tensor, result._requires_grad)
+    if not tensor._data.flags.writeable:
+        raise RuntimeError(
+            "unsupported operation: the written-to tensor is read-only memory or more than one of its elements refers "
+            "to a single memory location (expand). Please clone() the tensor before performing the operation."
+        )
     if result.shape != tensor.shape:
         raise RuntimeError(
             f"output with shape {list(tensor.shape)} doesn't match the broadcast shape {list(result.shape)}"
         )
     if result.dtype != tensor.dtype and not np.can_cast(result.dtype, tensor.dtype, "same_kind"):
         raise RuntimeError(f"result type {result.dtype} can't be cast to the desired output type {tensor.dtype}")
+    if isinstance(result._node, OperationNode):
+        result._node.save_copy_of(tensor)
     np.copyto(tensor._data, result._data, casting="same_kind")
     if mode.enabled:
+        retained = tensor._retains_grad and tensor._node is not None
+        if retained and tensor._node is not None:
+            tensor._node.retain(tensor._output_nr, None)
+            tensor._retains_grad = False
         tensor._node, tensor._output_nr = result._node, result._output_nr
         tensor._requires_grad = result._requires_grad
+        if retained:
+            tensor.retain_grad()  # of its new values
     tensor._changed()
     return tensor
 
@@ -64,18 +78,29 @@ def in_place(operation: Callable[..., Tensor], name: str) -> Callable[..., Tenso
     return change
 
 
+# Of what is overwritten nothing remains, so its gradient is zero; that it has one at all is PyTorch's convention.
+_copy: Primitive = define(
+    "Copy", lambda input, src: src, ("input", "src"), input=lambda g: g * 0.0, src=lambda g: g
+)
+_fill: Primitive = define(
+    "Fill", lambda input, value: np.full_like(input, value), ("input",), input=lambda g: g * 0.0
+)
+
+
 def copy_(input: Tensor, src: Any) -> Tensor:
     """Overwrites the elements with those of ``src``, which is broadcast and cast."""
     source = src if isinstance(src, Tensor) else Tensor(np.asarray(src))
     values = cast(source, input.dtype)
     if values.shape != input.shape:
         values = elementwise.broadcast_to(values, tuple(input.shape))
-    return replace(input, values)
+    return replace(input, _copy(input, values))
 
 
 def fill_(input: Tensor, value: float) -> Tensor:
     """Sets every element to ``value``."""
-    return replace(input, Tensor(np.full_like(input._data, value)))
+    if not isinstance(value, (int, float, np.generic)):
+        raise TypeError(f"fill_(): value must be a number, not {type(value).__name__}")
+    return replace(input, _fill(input, value=value))
 
 
 def zero_(input: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ def cross_entropy(
     shape[class_dim] = classes
     weighted = log_probabilities if weight is None else log_probabilities * reshape(weight, tuple(shape))
     counted = target._data != ignore_index
-    smooth = -sum(weighted, class_dim) * Tensor(counted.astype(input.dtype))
+    smooth = where(Tensor(counted), -sum(weighted, class_dim), 0.0)
     if reduction != "none":
         smooth = sum(smooth)
     if reduction == "mean":

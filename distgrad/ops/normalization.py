@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ..autograd import Tensor
 from ..autograd.grad_mode import mode
 from ..autograd.primitive import Primitive, define
@@ -26,11 +24,9 @@ def _train_forward(
     momentum: float,
 ) -> tuple[Array, tuple[Array, Array]]:
     """Normalizes with the batch's statistics and moves the running ones towards them, in place, as PyTorch does."""
-    output, batch_mean, invstd = kernels.batch_norm_train(input, weight, bias, eps)
+    output, batch_mean, invstd, biased = kernels.batch_norm_train(input, weight, bias, eps)
     count = input.size // input.shape[1]
     if running_mean is not None and running_var is not None and count > 0:  # a rank without samples has none to give
-        # of a constant channel the difference may round to less than nothing
-        biased = np.maximum(1.0 / (invstd * invstd) - eps, 0)
         unbiased = biased * (count / (count - 1))
         running_mean += momentum * (batch_mean - running_mean)
         running_var += momentum * (unbiased - running_var)

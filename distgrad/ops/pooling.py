@@ -76,7 +76,13 @@ def _like(output: Tensor, input: Tensor) -> Tensor:
 
 
 def _check_window(
-    name: str, input: Tensor, kernel: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
+    name: str,
+    input: Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    ceil_mode: bool,
 ) -> None:
     for axis in (0, 1):
         if padding[axis] > kernel[axis] // 2:
@@ -84,11 +90,12 @@ def _check_window(
                 f"{name}: pad should be at most half of effective kernel size, but got pad={padding[axis]} and "
                 f"kernel_size={kernel[axis]}"
             )
-        if input.shape[-2 + axis] + 2 * padding[axis] < dilation[axis] * (kernel[axis] - 1) + 1:
-            raise RuntimeError(
-                f"{name}: Given input size {list(input.shape)} and kernel {list(kernel)}, the calculated output size "
-                "is too small"
-            )
+    sizes = kernels.pool2d_output_shape(tuple(input.shape), kernel, stride, padding, dilation, ceil_mode)[2:]
+    if min(sizes) < 1:
+        raise RuntimeError(
+            f"{name}: Given input size {list(input.shape)} and kernel {list(kernel)}, the calculated output size "
+            f"{list(sizes)} is too small"
+        )
 
 
 def max_pool2d(
@@ -111,13 +118,13 @@ def max_pool2d(
     """
     kernel = pair(kernel_size, "kernel_size")
     paddings, dilations = pair(padding, "padding", least=0), pair(dilation, "dilation")
+    step = kernel if stride is None else pair(stride, "stride")
     batched = _batched(input, "max_pool2d")
-    if not ceil_mode:
-        _check_window("max_pool2d", input, kernel, paddings, dilations)
+    _check_window("max_pool2d", batched, kernel, step, paddings, dilations, ceil_mode)
     out = _max_pool2d(
         batched,
         kernel_size=kernel,
-        stride=kernel if stride is None else pair(stride, "stride"),
+        stride=step,
         padding=paddings,
         dilation=dilations,
         ceil_mode=ceil_mode,
@@ -135,15 +142,19 @@ def avg_pool2d(
 ) -> Tensor:
     """The mean of each window. Arguments as ``max_pool2d``; ``count_include_pad`` counts the zeros of the padding."""
     kernel, paddings = pair(kernel_size, "kernel_size"), pair(padding, "padding", least=0)
-    batched = _batched(input, "avg_pool2d")
-    if not ceil_mode:
-        _check_window("avg_pool2d", input, kernel, paddings, (1, 1))
     step = kernel if stride is None else pair(stride, "stride")
+    batched = _batched(input, "avg_pool2d")
+    _check_window("avg_pool2d", batched, kernel, step, paddings, (1, 1), ceil_mode)
     return _like(_avg_pool2d(batched, window=(kernel, step, paddings, ceil_mode, count_include_pad)), input)
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: int | tuple[int | None, int | None]) -> Tensor:
     """The mean over windows that divide each plane into ``output_size`` (None keeps a length)."""
+    batched = _batched(input, "adaptive_avg_pool2d")
     sizes = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+    if len(sizes) != 2 or any(size is not None and size < 1 for size in sizes):
+        raise RuntimeError(
+            f"adaptive_avg_pool2d: output_size must be one or two positive lengths (or None), not {output_size!r}"
+        )
     target = tuple(n if size is None else size for size, n in zip(sizes, input.shape[-2:], strict=True))
-    return _like(_adaptive_avg_pool2d(_batched(input, "adaptive_avg_pool2d"), output_size=target), input)
+    return _like(_adaptive_avg_pool2d(batched, output_size=target), input)

@@ -51,7 +51,10 @@ def manual_seed(seed: int) -> Generator:
 
 
 def _size(size: tuple[Any, ...]) -> tuple[int, ...]:
-    return tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else tuple(size)
+    lengths = tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else tuple(size)
+    if any(length < 0 for length in lengths):
+        raise RuntimeError(f"Trying to create tensor with negative dimension: {list(lengths)}")
+    return lengths
 
 
 def _made(values: Any, dtype: Any, requires_grad: bool) -> Tensor:

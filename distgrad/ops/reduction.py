@@ -10,7 +10,7 @@ import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
-from .elementwise import _exp, _expand_primitive, _where, exp, log, sqrt
+from .elementwise import _exp, _expand_primitive, _where, exp, log, maximum, minimum, sqrt, where
 from .indexing import gather
 from .promotion import cast, get_default_dtype
 from .shape import _reshape, normalize_dim
@@ -45,7 +45,7 @@ _sum: Primitive = define(
 )
 _mean: Primitive = define(
     "Mean",
-    lambda input, dims, keepdim: input.mean(axis=dims, keepdims=keepdim, dtype=input.dtype),
+    lambda input, dims, keepdim: input.mean(axis=dims, keepdims=keepdim),
     ("input",),
     input=lambda g, input_shape, dims: spread(g / _count(input_shape, dims), input_shape, dims),
 )
@@ -111,8 +111,12 @@ def var(input: Tensor, dim: Dims = None, *, correction: float = 1, keepdim: bool
 
 
 def std(input: Tensor, dim: Dims = None, *, correction: float = 1, keepdim: bool = False) -> Tensor:
-    """The standard deviation over ``dim``, the square root of ``var``."""
-    return sqrt(var(input, dim, correction=correction, keepdim=keepdim))
+    """The standard deviation over ``dim``, the square root of ``var``; where it is 0, its gradient is 0 too."""
+    variance = var(input, dim, correction=correction, keepdim=keepdim)
+    constant = variance == 0
+    if not constant._data.any():
+        return sqrt(variance)
+    return where(constant, 0.0, sqrt(where(constant, 1.0, variance)))
 
 
 def _extremum(primitive: Any, name: str, input: Tensor, dim: Dims, keepdim: bool) -> Tensor:
@@ -178,13 +182,17 @@ def _picked(chooser: Any, input: Tensor, dim: int, keepdim: bool) -> _ValuesIndi
     return _ValuesIndices((values, indices))
 
 
-def max(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The largest element; with ``dim``, a pair (values, indices) along it."""
+def max(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
+    """The largest element; with ``dim``, a pair (values, indices) along it; with a tensor, ``maximum``."""
+    if isinstance(dim, Tensor):
+        return maximum(input, dim)
     return amax(input) if dim is None else _picked(argmax, input, dim, keepdim)
 
 
-def min(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The smallest element; with ``dim``, a pair (values, indices) along it."""
+def min(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
+    """The smallest element; with ``dim``, a pair (values, indices) along it; with a tensor, ``minimum``."""
+    if isinstance(dim, Tensor):
+        return minimum(input, dim)
     return amin(input) if dim is None else _picked(argmin, input, dim, keepdim)
 
 
@@ -203,8 +211,12 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True) -> _ValuesI
     axis = normalize_dim(dim, input.ndim)
     if not 0 <= k <= input.shape[axis]:
         raise RuntimeError(f"selected index k out of range: k is {k}, dimension {dim} has {input.shape[axis]} elements")
-    keys = -input._data if largest else input._data
-    order = np.argsort(keys, axis=axis, kind="stable")
+    if largest:
+        # Turned round twice: negating would not order unsigned integers, nor keep equal elements in order.
+        last = np.argsort(np.flip(input._data, axis), axis=axis, kind="stable")
+        order = input.shape[axis] - 1 - np.flip(last, axis)
+    else:
+        order = np.argsort(input._data, axis=axis, kind="stable")
     indices = Tensor(np.ascontiguousarray(order[(slice(None),) * axis + (slice(0, k),)]))
     return _ValuesIndices((gather(input, axis, indices), indices))
 
@@ -248,19 +260,23 @@ def _floating(input: Tensor, dtype: Any) -> Tensor:
 
 def softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """exp(input) over its sum along ``dim``, without overflow."""
-    out: Tensor = _softmax(_floating(input, dtype), dim=normalize_dim(dim, input.ndim)) if input.ndim else input * 0 + 1
+    axis, input = normalize_dim(dim, input.ndim), _floating(input, dtype)
+    out: Tensor = _softmax(input, dim=axis) if input.ndim else input * 0.0 + 1.0
     return out
 
 
 def log_softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """The logarithm of ``softmax``, computed without it."""
-    out: Tensor = _log_softmax(_floating(input, dtype), dim=normalize_dim(dim, input.ndim)) if input.ndim else input * 0
+    axis, input = normalize_dim(dim, input.ndim), _floating(input, dtype)
+    out: Tensor = _log_softmax(input, dim=axis) if input.ndim else input * 0.0
     return out
 
 
 def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Tensor:
     """log(sum(exp(input))) over ``dim``, without overflow."""
     dims = _dims(dim, input.ndim)
+    if builtins.any(input.shape[d] == 0 for d in dims):
+        return log(sum(exp(input), dims, keepdim))
     peak = amax(input, dims, keepdim=True).detach()
     # an infinite peak must not be subtracted from itself
     peak = Tensor(np.where(np.isfinite(peak._data), peak._data, 0).astype(peak.dtype))

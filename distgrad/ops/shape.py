@@ -70,7 +70,8 @@ def _piece(g: Any, shapes: tuple[tuple[int, ...], ...], index: int, dim: int) ->
 
 def _stack_gradients(gradients: tuple[Any, ...], dim: int) -> Any:
     known = next(g for g in gradients if g is not None)
-    filled = [known * 0.0 if g is None else g for g in gradients]
+    nothing = np.zeros(known.shape, known.dtype)
+    filled = [nothing if g is None else g for g in gradients]
     return _cat(*(_reshape(g, shape=_with_axis(g.shape, dim)) for g in filled), dim=dim)
 
 
@@ -219,13 +220,15 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """The slices along ``dim``, without that dimension."""
     if input.ndim == 0:
-        raise RuntimeError("Dimension specified as 0 but tensor has no dimensions")
+        raise IndexError("Dimension specified as 0 but tensor has no dimensions")
     out: tuple[Tensor, ...] = _unbind(input, dim=normalize_dim(dim, input.ndim))
     return out
 
 
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """``length`` elements of ``dim`` from ``start`` on."""
+    if input.ndim == 0:
+        raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
     axis = normalize_dim(dim, input.ndim)
     available = input.shape[axis]
     first = start + available if start < 0 else start
@@ -237,6 +240,8 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
 
 def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Pieces of equal length (the last may be shorter) or of the given lengths along ``dim``."""
+    if tensor.ndim == 0:
+        raise RuntimeError("split expects at least a 1-dimensional tensor")
     axis = normalize_dim(dim, tensor.ndim)
     total = tensor.shape[axis]
     if isinstance(split_size_or_sections, int):

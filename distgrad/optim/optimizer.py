@@ -1,4 +1,4 @@
-"""``Optimizer``: parameter groups, their hyperparameters, and state that can be saved. Subclasses know how to update."""
+"""``Optimizer``: parameter groups, their hyperparameters, and state that can be saved. Subclasses do the updating."""
 
 from __future__ import annotations
 

@@ -43,7 +43,8 @@ def run_script(run_ranks: Runner, tmp_path: Path) -> Runner:
 
 
 def lines_of_ranks(done: subprocess.CompletedProcess[str]) -> list[str]:
-    return [line for line in done.stderr.splitlines() if line.startswith("[rank ")]
+    # Open MPI ends its own announcements with a NUL, which then begins our line.
+    return [line.strip("\0") for line in done.stderr.splitlines() if "[rank " in line]
 
 
 def test_a_rank_that_raises_prints_its_traceback_once_and_ends_all(run_script: Runner) -> None:
@@ -71,14 +72,11 @@ distributed.all_reduce(np.zeros(3))
 
 
 def test_an_error_that_all_ranks_share_is_printed_by_rank_0_without_traceback(run_script: Runner) -> None:
-    program = WITH_INIT + "raise ConfigError('run.toml: lr is -1, must be above 0')"
-    done = run_script(4, program)
+    done = run_script(4, WITH_INIT + "raise ConfigError('run.toml: lr is -1, must be above 0')")
     assert done.returncode != 0
     (line,) = lines_of_ranks(done)
     assert line.startswith("[rank 0 on ") and line.endswith("] error: run.toml: lr is -1, must be above 0")
     assert "Traceback" not in done.stderr
-    shown = run_script(2, program, DISTGRAD_TRACEBACK="1")
-    assert shown.stderr.count("Traceback (most recent call last)") == 1 and "ConfigError: run.toml" in shown.stderr
 
 
 def test_an_exception_in_a_thread_ends_all(run_script: Runner) -> None:
@@ -98,38 +96,39 @@ distributed.barrier()
     assert line.startswith("[rank 1 on ") and "ZeroDivisionError" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("statement", "expected"), [("sys.exit(3)", "exited with status 3"), ("sys.exit('no space')", "no space")]
-)
-def test_guard_ends_all_ranks_when_one_exits(run_script: Runner, statement: str, expected: str) -> None:
+def test_guard_ends_all_ranks_when_one_exits(run_script: Runner) -> None:
     done = run_script(
         2,
         WITH_INIT
-        + f"""
+        + """
 with failure.guard():
     if rank == 1:
-        {statement}
+        sys.exit(3)
     distributed.barrier()
 """,
     )
-    assert done.returncode != 0
+    assert done.returncode == 3
     (line,) = lines_of_ranks(done)
-    assert line.startswith("[rank 1 on ") and line.endswith(f"] {expected}")
+    assert line.startswith("[rank 1 on ") and line.endswith("] exited with status 3")
 
 
-def test_guard_before_init_prints_a_shared_error_once(run_script: Runner) -> None:
+def test_guard_before_init_names_the_rank_and_ends_all(run_script: Runner) -> None:
     done = run_script(
         3,
         """
+import os
+from distgrad import distributed
 from distgrad.distributed import failure
 from distgrad.errors import ConfigError
 with failure.guard():
-    raise ConfigError("no such config")
+    if os.environ["OMPI_COMM_WORLD_RANK"] == "2":
+        raise ConfigError("no such config")
+    distributed.init()  # waits for all ranks
 """,
     )
     assert done.returncode != 0
     (line,) = lines_of_ranks(done)
-    assert line.startswith("[rank 0 on ") and line.endswith("] error: no such config")
+    assert line.startswith("[rank 2 on ") and line.endswith("] error: no such config")
 
 
 def test_a_job_that_ends_well_ends_with_0(run_script: Runner) -> None:
@@ -232,10 +231,19 @@ def test_hooks_are_put_back() -> None:
     assert (sys.excepthook, threading.excepthook) == before
 
 
-def test_notes_of_a_user_error_are_shown() -> None:
+@pytest.mark.parametrize("shown", ["", "0", "1"])
+def test_what_is_printed(monkeypatch: pytest.MonkeyPatch, shown: str) -> None:
+    monkeypatch.setenv("DISTGRAD_TRACEBACK", shown)
     error = ConfigError("lr is -1")
     error.add_note("in run.toml, line 3")
-    assert failure.describe(error) == "error: lr is -1\nin run.toml, line 3"
+    if shown == "1":
+        assert failure.describe(error).endswith("distgrad.errors.ConfigError: lr is -1\nin run.toml, line 3")
+    else:
+        assert failure.describe(error) == "error: lr is -1\nin run.toml, line 3"
+    assert failure.describe(ValueError("a bug")) == "ValueError: a bug"
+    assert failure.describe(SystemExit("no space")) == "no space"
+    assert failure.describe(SystemExit(2)) == "exited with status 2"
+    assert failure.describe(KeyboardInterrupt()) == "interrupted"
 
 
 def test_guard_leaves_exceptions_of_simulated_ranks_alone() -> None:

@@ -94,8 +94,8 @@ def test_float32_statistics_are_the_float64_ones_rounded(offset: float) -> None:
     mean, var = batch_norm_statistics(x)
     np.testing.assert_allclose(mean, wide.mean(axis=(0, 2, 3)), rtol=1e-13, atol=1e-15)
     np.testing.assert_allclose(var, wide.var(axis=(0, 2, 3)), rtol=1e-12)
-    output, mean32, invstd32 = batch_norm_train(x, None, None, EPS)
-    exact, exact_mean, exact_invstd = batch_norm_train_reference(wide, None, None, EPS)
+    output, mean32, invstd32, _ = batch_norm_train(x, None, None, EPS)
+    exact, exact_mean, exact_invstd, _ = batch_norm_train_reference(wide, None, None, EPS)
     assert output.dtype == mean32.dtype == invstd32.dtype == np.float32
     np.testing.assert_allclose(mean32, exact_mean, rtol=2 * UNIT, atol=1e-15)
     np.testing.assert_allclose(invstd32, exact_invstd, rtol=2 * UNIT)
@@ -107,7 +107,7 @@ def test_float32_statistics_are_the_float64_ones_rounded(offset: float) -> None:
 @AFFINE
 def test_backward_equals_finite_differences(shape: Any, affine: str) -> None:
     x, w, b, g, *_ = draw(shape, affine)
-    _, mean, invstd = batch_norm_train(x, w, b, EPS)
+    _, mean, invstd, _ = batch_norm_train(x, w, b, EPS)
     grad_x, grad_w, grad_b = batch_norm_train_backward(backwards_storage(g), x, w, mean, invstd, ALL)
     assert grad_x is not None and grad_w is not None and grad_b is not None
     assert grad_x.shape == shape and grad_x.flags.c_contiguous
@@ -128,7 +128,7 @@ def test_backward_equals_finite_differences(shape: Any, affine: str) -> None:
 
 def test_backward_computes_what_is_needed() -> None:
     x, w, _, g, *_ = draw((3, 4, 5, 6))
-    _, mean, invstd = batch_norm_train(x, w, None, EPS)
+    _, mean, invstd, _ = batch_norm_train(x, w, None, EPS)
     everything = batch_norm_train_backward(g, x, w, mean, invstd, ALL)
     for needs in np.ndindex(2, 2, 2):
         some = batch_norm_train_backward(g, x, w, mean, invstd, (bool(needs[0]), bool(needs[1]), bool(needs[2])))
@@ -142,7 +142,7 @@ def test_backward_computes_what_is_needed() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_empty_batch(dtype: Any) -> None:
     x, (w, b) = np.empty((0, 3, 4, 4), dtype), np.ones((2, 3), dtype)
-    output, mean, invstd = batch_norm_train(x, w, b, EPS)
+    output, mean, invstd, _ = batch_norm_train(x, w, b, EPS)
     assert output.shape == x.shape and output.dtype == dtype
     np.testing.assert_array_equal(mean, 0)
     np.testing.assert_allclose(invstd, EPS**-0.5, rtol=1e-6)
@@ -156,7 +156,7 @@ def test_constant_channel_gives_the_bias_even_without_eps() -> None:
     x = np.full((4, 2, 3, 3), 7.0)
     b = np.array([1.0, -2.0])
     for eps in (0.0, EPS):
-        output, _, invstd = batch_norm_train(x, None, b, eps)
+        output, _, invstd, _ = batch_norm_train(x, None, b, eps)
         np.testing.assert_array_equal(output, np.broadcast_to(b[:, None, None], x.shape))
         np.testing.assert_allclose(invstd, 0 if eps == 0 else eps**-0.5)
 
@@ -170,7 +170,7 @@ def test_equals_pytorch(shape: Any, affine: str) -> None:
     tx, tw, tb = (None if v is None else torch.tensor(v, requires_grad=True) for v in (x, w, b))
     expected = torch.nn.functional.batch_norm(tx, None, None, tw, tb, True, 0.1, EPS)
     expected.backward(torch.from_numpy(g))
-    output, mean, invstd = batch_norm_train(x, w, b, EPS)
+    output, mean, invstd, _ = batch_norm_train(x, w, b, EPS)
     np.testing.assert_allclose(output, expected.detach(), rtol=1e-12, atol=1e-12)
     needs = (True, w is not None, b is not None)
     grads = batch_norm_train_backward(g, x, w, mean, invstd, needs)
@@ -191,6 +191,6 @@ def test_float32_is_at_least_as_accurate_as_pytorch(offset: float) -> None:
     exact = batch_norm_train_reference(x.astype(np.float64), None, None, EPS)
     ours = batch_norm_train(x, None, None, EPS)
     theirs = torch.native_batch_norm(torch.from_numpy(x), None, None, None, None, True, 0.1, EPS)
-    for mine, other, truth in zip(ours, theirs, exact, strict=True):
+    for mine, other, truth in zip(ours[:3], theirs, exact[:3], strict=True):
         # One unit in the last place of slack: both are one rounding away from the truth.
         assert abs(mine - truth).max() <= abs(other.numpy() - truth).max() + 2 * UNIT * abs(truth).max()

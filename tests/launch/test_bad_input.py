@@ -51,7 +51,7 @@ def test_one_class_only(recipe: Recipe, photos: Path, capsys: Capture) -> None:
     for name in ("green", "red"):
         (photos / "train" / name).rename(photos / name)
     said = fails(capsys, recipe())
-    assert "blue" in said and "one class" in said.replace("only ", "").replace("1 class", "one class")
+    assert "has too few classes, 1 ('blue'): a classifier needs at least 2" in said
 
 
 def test_a_truncated_photo_is_named_or_skipped_and_counted(recipe: Recipe, photos: Path, capsys: Capture) -> None:
@@ -145,8 +145,6 @@ def test_more_ranks_than_photos(
 ) -> None:
     for photo in photos.glob("train/*/[1-6].jpg"):
         photo.unlink()
-    for name in ("green", "red"):
-        (photos / "val" / name).exists()
     ended = run_ranks(4, *CLI, *recipe("--data.batch_size", "4"))
     assert ended.returncode != 0
     assert ended.stderr.count("more ranks than photos: 4 ranks, 3 photos") == 1

@@ -46,7 +46,10 @@ def test_runs_in_pytorch_too_with_pytorchs_imports(tmp_path: Path) -> None:
     part = source.partition("# What backward does")[2].partition("# Finetuning")[0]
     part = part[part.index("\n") :]
     seen: list[str] = []
-    exec(compile(part, "tutorial", "exec"), {"torch": torch, "print": lambda *args: seen.append(" ".join(map(str, args)))})
+    exec(
+        compile(part, "tutorial", "exec"),
+        {"torch": torch, "print": lambda *args: seen.append(" ".join(map(str, args)))},
+    )
     ours: list[str] = []
     namespace = {"torch": distgrad, "print": lambda *args: ours.append(" ".join(map(str, args)))}
     exec(compile(part, "tutorial", "exec"), namespace)

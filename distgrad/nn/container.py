@@ -1,0 +1,162 @@
+"""Modules that hold modules."""
+
+from __future__ import annotations
+
+import operator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any, Self, cast, overload
+
+from .module import Module, _indented
+
+
+class _Numbered(Module):
+    """What ``Sequential`` and ``ModuleList`` share: access to the children by position."""
+
+    def _values(self) -> list[Module]:
+        return cast(list[Module], list(self._modules.values()))
+
+    def _renumber(self, modules: Iterable[Module]) -> None:
+        self._modules = {str(number): module for number, module in enumerate(modules)}
+
+    def _position(self, index: int) -> int:
+        """``index``, which may count from the end, checked."""
+        position = operator.index(index)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"index {position} is out of range")
+        return position % len(self)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._values())
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        setattr(self, list(self._modules)[self._position(index)], module)
+
+    def __delitem__(self, index: int | slice) -> None:
+        modules = self._values()
+        del modules[index if isinstance(index, slice) else self._position(index)]
+        self._renumber(modules)
+
+    def append(self, module: Module) -> Self:
+        """Adds ``module`` at the end."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> Self:
+        """Adds several at the end."""
+        if not isinstance(modules, Iterable):
+            raise TypeError(
+                f"{type(self).__name__}.extend should be called with an iterable, but got {type(modules).__name__}"
+            )
+        for module in list(modules):
+            self.append(module)
+        return self
+
+    def insert(self, index: int, module: Module) -> Self:
+        """Adds ``module`` before position ``index``."""
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(module).__name__} is not a Module subclass")
+        if not -len(self) <= index <= len(self):
+            raise IndexError(f"Index out of range: {index}")
+        modules = self._values()
+        modules.insert(index, module)
+        self._renumber(modules)
+        return self
+
+    def pop(self, index: int) -> Module:
+        """Takes out and returns the module at ``index``."""
+        module = self._values()[self._position(index)]
+        del self[index]
+        return module
+
+
+class Sequential(_Numbered):
+    """Modules that are called one after another, each with the output of the one before.
+
+    Args:
+        args: the modules, named "0", "1", ...; or one ``OrderedDict`` of them by name.
+    """
+
+    @overload
+    def __init__(self, *args: Module) -> None: ...
+
+    @overload
+    def __init__(self, arg: OrderedDict[str, Module], /) -> None: ...
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__()
+        if len(args) == 1 and isinstance(args[0], OrderedDict):
+            for name, module in args[0].items():
+                self.add_module(name, module)
+        else:
+            for number, module in enumerate(args):
+                self.add_module(str(number), module)
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+
+    def __getitem__(self, index: int | slice) -> Module:
+        """A module, or a ``Sequential`` of some of them under the names they have here."""
+        if isinstance(index, slice):
+            return type(self)(OrderedDict(list(zip(self._modules, self._values(), strict=True))[index]))
+        return self._values()[self._position(index)]
+
+    def forward(self, input: Any) -> Any:
+        """The input through all modules in turn."""
+        for module in self:
+            input = module(input)
+        return input
+
+
+class ModuleList(_Numbered):
+    """A list of modules that the module around it knows, unlike those in a Python list. It cannot be called.
+
+    Args:
+        modules: what it holds at first.
+    """
+
+    def __init__(self, modules: Iterable[Module] | None = None) -> None:
+        super().__init__()
+        if modules is not None:
+            self.extend(modules)
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> ModuleList: ...
+
+    def __getitem__(self, index: int | slice) -> Module:
+        """A module, or a ``ModuleList`` of some of them, numbered anew."""
+        if isinstance(index, slice):
+            return type(self)(self._values()[index])
+        return self._values()[self._position(index)]
+
+    def __iadd__(self, modules: Iterable[Module]) -> Self:
+        return self.extend(modules)
+
+    def __add__(self, other: Iterable[Module]) -> ModuleList:
+        return ModuleList([*self, *other])
+
+    def __repr__(self) -> str:
+        """As any module's, with equal neighbours written once: ``(0-2): 3 x Linear(...)``."""
+        runs: list[tuple[int, int, str]] = []  # first, last, text
+        for number, module in enumerate(self):
+            text = repr(module)
+            if runs and runs[-1][2] == text:
+                runs[-1] = (runs[-1][0], number, text)
+            else:
+                runs.append((number, number, text))
+        if not runs:
+            return f"{type(self).__name__}()"
+        lines = [
+            _indented(f"({first}): {text}" if first == last else f"({first}-{last}): {last - first + 1} x {text}")
+            for first, last, text in runs
+        ]
+        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
