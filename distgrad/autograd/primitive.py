@@ -34,6 +34,7 @@ class _Plan(NamedTuple):
     operands: tuple[int, ...]  # positions to keep, as Tensor where they are one
     names: tuple[str, ...]  # what to keep besides: "output", residuals, shapes, dtypes, keywords
     layout: tuple[str, ...]  # the names of all that is kept, operands first
+    shapes: dict[str, int]  # of these names, those that ask for a shape, and of which operand
     frees: bool  # there is memory to free once the gradient has passed, not only shapes, dtypes and keywords
 
 
@@ -153,7 +154,10 @@ class Primitive:
             else:
                 saved.append(operand)
         for name in plan.names:
-            if name == "output":
+            if name in plan.shapes:
+                operand = operands[plan.shapes[name]]
+                saved.append(operand._data.shape if isinstance(operand, Tensor) else np.shape(operand))
+            elif name == "output":
                 # arrays: a Tensor would keep its own node alive
                 saved.append(tuple((out._data, out._versions(), out._version) for out in outs))
             elif name in self.residuals:
@@ -162,12 +166,8 @@ class Primitive:
                 saved.append(keywords[name])
             else:
                 saved.append(self._metadata(name, operands))
-        edges = [
-            edge_of(operand) if mask >> position & 1 else None
-            for position, operand in enumerate(operands)
-            if isinstance(operand, Tensor)
-        ]
-        return OperationNode(self, tuple(edges), operands, plan, tuple(saved), keywords, len(outs))
+        edges = [edge_of(operand) if mask >> position & 1 else None for position, operand in enumerate(operands)]
+        return OperationNode(self, tuple(edges), plan, tuple(saved), keywords, len(outs))
 
     def _plan(self, mask: int, count: int) -> _Plan:
         plan = self._plans.get((mask, count))
@@ -189,7 +189,9 @@ class Primitive:
             kept = tuple(position for position, name in enumerate(names) if name in wanted)
             rest = tuple(sorted(wanted.difference(names)))
             frees = bool(kept) or not {"output", *self.residuals}.isdisjoint(rest)
-            plan = _Plan(kept, rest, tuple(names[position] for position in kept) + rest, frees)
+            shapes = {f"{name}_shape": position for position, name in enumerate(names)}
+            shapes = {} if self.starred else {name: shapes[name] for name in rest if name in shapes}
+            plan = _Plan(kept, rest, tuple(names[position] for position in kept) + rest, shapes, frees)
             self._plans[mask, count] = plan
         return plan
 
@@ -197,10 +199,9 @@ class Primitive:
         operand, _, what = name.rpartition("_")
         if operand == self.starred and what == "shape":
             return tuple(x.shape for x in operands)
-        if operand in self.operands and what in ("shape", "dtype"):
+        if operand in self.operands and what == "dtype":
             value = operands[self.operands.index(operand)]
-            array = value._data if isinstance(value, Tensor) else np.asarray(value)
-            return array.shape if what == "shape" else array.dtype
+            return value._data.dtype if isinstance(value, Tensor) else np.asarray(value).dtype
         # A keyword that this call left at its default.
         parameter = inspect.signature(self.forward).parameters.get(name)
         if parameter is None or parameter.default is inspect.Parameter.empty:
@@ -215,7 +216,6 @@ class OperationNode(Node):
         self,
         primitive: Primitive,
         edges: tuple[tuple[Node, int] | None, ...],
-        operands: tuple[Any, ...],
         plan: _Plan,
         saved: tuple[Any, ...],
         keywords: dict[str, Any],
@@ -223,8 +223,6 @@ class OperationNode(Node):
     ) -> None:
         super().__init__(edges, outputs)
         self.primitive = primitive
-        # edges belong to Tensor operands only; remember which operand each is
-        self._positions = tuple(i for i, operand in enumerate(operands) if isinstance(operand, Tensor))
         self._plan = plan
         self._saved: tuple[Any, ...] | None = saved
         self._keywords = keywords if primitive.decomposition is not None else None
@@ -243,7 +241,11 @@ class OperationNode(Node):
         for index, value in enumerate((self._saved or ())[: len(self._plan.operands)]):
             if type(value) is tuple and value[0] is tensor:
                 copy = Tensor(tensor._data.copy())
-                copy._node, copy._output_nr, copy._requires_grad = tensor._node, tensor._output_nr, tensor._requires_grad
+                copy._node, copy._output_nr, copy._requires_grad = (
+                    tensor._node,
+                    tensor._output_nr,
+                    tensor._requires_grad,
+                )
                 self._saved = (*self._saved[:index], (copy, 0), *self._saved[index + 1 :])  # type: ignore[index]
 
     def apply(self, gradients: list[Gradient | None], create_graph: bool) -> Sequence[Gradient | None]:
@@ -256,7 +258,7 @@ class OperationNode(Node):
         if create_graph and primitive.decomposition is not None:
             return self._differentiate_decomposition(gradient, kept)
         produced: list[Gradient | None] = []
-        for position, edge in zip(self._positions, self.edges, strict=True):
+        for position, edge in enumerate(self.edges):
             if edge is None:
                 produced.append(None)
                 continue
@@ -324,11 +326,7 @@ class OperationNode(Node):
         values = [kept[name] for name in self.primitive.operands]
         aliases = [alias(value) if isinstance(value, Tensor) else value for value in values]
         output = decomposition(*aliases, **self._keywords)
-        wanted = [
-            edge_of(aliases[position])
-            for position, edge in zip(self._positions, self.edges, strict=True)
-            if edge is not None
-        ]
+        wanted = [edge_of(aliases[position]) for position, edge in enumerate(self.edges) if edge is not None]
         found = iter(run_backward([edge_of(output)], [gradient], retain_graph=True, create_graph=True, targets=wanted))
         return [None if edge is None else next(found) for edge in self.edges]
 

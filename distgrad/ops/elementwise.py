@@ -130,7 +130,7 @@ def _power_of_base(base: Any, exponent: Any) -> Any:
     """d(base ** exponent) / d base, with 0 where the exponent is 0 (also at base 0, where the formula is 0 * inf)."""
     zero = exponent == 0
     if isinstance(zero, (bool, np.bool_)):
-        return base * 0.0 if zero else exponent * base ** (exponent - 1)
+        return np.zeros(base.shape, base.dtype) if zero else exponent * base ** (exponent - 1)
     return _where(zero, 0.0, exponent * base ** _where(zero, 1.0, exponent - 1.0))
 
 
@@ -181,24 +181,24 @@ _pow: Primitive = define(
 )
 
 
-def _ties(g: Any, chosen: Any, equal: Any, shape: tuple[int, ...]) -> Any:
-    """The gradient of an extremum: all of it where this operand was chosen, half at a tie."""
-    return sum_to(_where(equal, g * 0.5, _where(chosen, g, 0.0)), shape)
+def _ties(g: Any, passed_over: Any, equal: Any, shape: tuple[int, ...]) -> Any:
+    """The gradient of an extremum: nothing where the other operand was chosen, half at a tie, else (NaN too) all."""
+    return sum_to(_where(equal, g * 0.5, _where(passed_over, 0.0, g)), shape)
 
 
 _maximum: Primitive = define(
     "Maximum",
     np.maximum,
     ("input", "other"),
-    input=lambda g, input, other, input_shape: _ties(g, input > other, input == other, input_shape),
-    other=lambda g, input, other, other_shape: _ties(g, other > input, input == other, other_shape),
+    input=lambda g, input, other, input_shape: _ties(g, input < other, input == other, input_shape),
+    other=lambda g, input, other, other_shape: _ties(g, other < input, input == other, other_shape),
 )
 _minimum: Primitive = define(
     "Minimum",
     np.minimum,
     ("input", "other"),
-    input=lambda g, input, other, input_shape: _ties(g, input < other, input == other, input_shape),
-    other=lambda g, input, other, other_shape: _ties(g, other < input, input == other, other_shape),
+    input=lambda g, input, other, input_shape: _ties(g, input > other, input == other, input_shape),
+    other=lambda g, input, other, other_shape: _ties(g, other > input, input == other, other_shape),
 )
 
 
@@ -268,7 +268,11 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
 _neg: Primitive = define("Neg", np.negative, ("input",), input=lambda g: -g)
 _abs: Primitive = define("Abs", np.abs, ("input",), input=lambda g, input: g * _sign(input))
 _sign: Primitive = define(
-    "Sign", lambda input: input.copy() if input.dtype == np.bool_ else np.sign(input), ("input",), input=lambda g: g * 0.0
+    "Sign",
+    # NaN has none, so it gives 0, as in PyTorch; np.sign gives NaN, and refuses bools
+    lambda input: input.copy() if input.dtype == np.bool_ else np.subtract(input > 0, input < 0, dtype=input.dtype),
+    ("input",),
+    input=lambda g: g * 0.0,
 )
 _exp: Primitive = define("Exp", np.exp, ("input",), input=lambda g, output: g * output)
 _log: Primitive = define("Log", np.log, ("input",), input=lambda g, input: g / input)

@@ -79,12 +79,8 @@ def in_place(operation: Callable[..., Tensor], name: str) -> Callable[..., Tenso
 
 
 # Of what is overwritten nothing remains, so its gradient is zero; that it has one at all is PyTorch's convention.
-_copy: Primitive = define(
-    "Copy", lambda input, src: src, ("input", "src"), input=lambda g: g * 0.0, src=lambda g: g
-)
-_fill: Primitive = define(
-    "Fill", lambda input, value: np.full_like(input, value), ("input",), input=lambda g: g * 0.0
-)
+_copy: Primitive = define("Copy", lambda input, src: src, ("input", "src"), input=lambda g: g * 0.0, src=lambda g: g)
+_fill: Primitive = define("Fill", lambda input, value: np.full_like(input, value), ("input",), input=lambda g: g * 0.0)
 
 
 def copy_(input: Tensor, src: Any) -> Tensor:

@@ -365,7 +365,7 @@ def test_node_hooks() -> None:
     seen: list[Any] = []
     y.grad_fn.register_prehook(lambda outputs: (outputs[0] * 10,))
     y.grad_fn.register_hook(lambda inputs, outputs: seen.append((inputs[0].item(), outputs[0].item())))
-    handle = y.grad_fn.register_hook(lambda inputs, outputs: (inputs[0] + 1,))
+    handle = y.grad_fn.register_hook(lambda inputs, outputs: (inputs[0] + 1, inputs[1]))
     (y * 3).sum().backward(retain_graph=True)
     assert seen == [(60.0, 30.0)]
     assert x.grad.item() == 61.0
@@ -565,6 +565,7 @@ def test_names_and_next_functions() -> None:
     (first, number), second = y.grad_fn.next_functions
     assert (first.name(), number) == ("AccumulateGrad", 0)
     assert second == (None, 0)
+    assert (x * 2).grad_fn.next_functions == ((first, 0), (None, 0))  # numbers count, as in PyTorch
     assert (y + x).grad_fn.next_functions == ((y.grad_fn, 0), (first, 0))
     assert repr(y.grad_fn).startswith("<MulBackward0 object at 0x")
 

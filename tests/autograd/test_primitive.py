@@ -55,7 +55,9 @@ def test_an_operand_without_a_vjp() -> None:
     x, y = leaf(1.0), leaf(2.0)
     first(x, y.detach()).sum().backward()
     assert x.grad.item() == 1.0
-    with pytest.raises(RuntimeError, match=r"First is not differentiable with respect to 'b'; detach\(\) that argument"):
+    with pytest.raises(
+        RuntimeError, match=r"First is not differentiable with respect to 'b'; detach\(\) that argument"
+    ):
         first(x, y)
 
 
@@ -69,7 +71,9 @@ def test_no_vjps_no_graph() -> None:
 def test_what_a_vjp_may_ask_for() -> None:
     asked: list[Any] = []
 
-    def vjp(g: Any, input: Any, output: Any, input_shape: Any, other_dtype: Any, scale: Any, twice: Any, extra: Any) -> Any:
+    def vjp(
+        g: Any, input: Any, output: Any, input_shape: Any, other_dtype: Any, scale: Any, twice: Any, extra: Any
+    ) -> Any:
         asked.extend([input, output, input_shape, other_dtype, scale, twice, extra])
         return g
 

@@ -70,7 +70,8 @@ def test_a_saved_operand_that_was_changed_is_noticed() -> None:
     z = y * y
     y += 1
     with pytest.raises(
-        RuntimeError, match=r"modified by an inplace operation: Mul saved its operand 'input' .* version 0; .* version 1"
+        RuntimeError,
+        match=r"modified by an inplace operation: Mul saved its operand 'input' .* version 0; .* version 1",
     ):
         z.sum().backward()
 
@@ -96,6 +97,16 @@ def test_changes_that_do_no_harm() -> None:
     y.sum().backward()
     assert x.grad.tolist() == [9.0, 9.0]
     assert y.grad_fn.name() == "SubBackward0"
+
+
+def test_an_operation_may_overwrite_its_own_operand() -> None:
+    x, w = leaf(2.0, 3.0), leaf(5.0, 7.0)
+    y = x * 1
+    y *= w
+    y *= y
+    y.sum().backward()
+    assert x.grad.tolist() == [100.0, 294.0]
+    assert w.grad.tolist() == [40.0, 126.0]
 
 
 def test_the_identity_of_what_is_changed() -> None:
@@ -335,7 +346,7 @@ PROTOCOLS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_refusals_are_those_of_torch(name: str) -> None:
     torch = pytest.importorskip("torch")
-    with pytest.raises(Exception) as theirs:  # noqa: B017, PT011
+    with pytest.raises(Exception) as theirs:
         PROTOCOLS[name](torch)
     with pytest.raises(type(theirs.value)) as mine:
         PROTOCOLS[name](dg)
@@ -364,7 +375,13 @@ def test_deepcopy() -> None:
 
 def test_casts() -> None:
     x = leaf(1.5, -2.5)
-    for name, dtype in {"double": "float64", "half": "float16", "long": "int64", "int": "int32", "bool": "bool"}.items():
+    for name, dtype in {
+        "double": "float64",
+        "half": "float16",
+        "long": "int64",
+        "int": "int32",
+        "bool": "bool",
+    }.items():
         assert getattr(x, name)().dtype == dtype
     assert x.float() is x
     assert x.to("cpu") is x
@@ -381,8 +398,8 @@ def test_changes_in_place_as_in_torch() -> None:
         x = t.tensor([1.0, 2.0, -3.0], dtype=t.float64, requires_grad=True)
         y = x * 2
         y += 1
-        y.relu_()
         y *= x.detach()
+        y.relu_()
         z = t.zeros(3, dtype=t.float64)
         z.copy_(y)
         z.add_(x, alpha=2)
@@ -392,12 +409,20 @@ def test_changes_in_place_as_in_torch() -> None:
         u.clamp_(-1, 1.5)
         v = x * 1
         v.mul_(x).div_(x + 5).pow_(2)
-        v *= v
         total = (z * x).sum() + w.sum() + (u * u).sum() + v.sum()
         (g,) = t.autograd.grad(total, x, create_graph=True)
         (h,) = t.autograd.grad((g * g).sum(), x, retain_graph=True)
         total.backward()
-        return [h.tolist(), x.grad.tolist(), y._version, z._version, w.requires_grad, u._version, u.tolist(), w.tolist()]
+        return [
+            h.tolist(),
+            x.grad.tolist(),
+            y._version,
+            z._version,
+            w.requires_grad,
+            u._version,
+            u.tolist(),
+            w.tolist(),
+        ]
 
     mine, theirs = observed(dg), observed(torch)
     np.testing.assert_allclose(mine[0] + mine[1], theirs[0] + theirs[1], rtol=1e-12)

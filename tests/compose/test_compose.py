@@ -48,7 +48,8 @@ class Checkout:
     def compose(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Compose on the copy; its output is shown when the test fails."""
         assets = Path(os.environ.get("DISTGRAD_ASSETS", ROOT.parent / "shared" / "assets")).absolute()
-        environment = dict(os.environ, COMPOSE_PROJECT_NAME=PROJECT)
+        # An engine that copies whole file systems (vfs) needs its time to remove a container.
+        environment = dict(os.environ, COMPOSE_PROJECT_NAME=PROJECT, COMPOSE_HTTP_TIMEOUT="600")
         if assets.is_dir():
             environment["DISTGRAD_ASSETS"] = str(assets)
         assert COMPOSE is not None

@@ -63,11 +63,26 @@ ROWS = [
             Wrong(
                 RuntimeError,
                 r"groups=1, weight of size \[1, 2, 2, 2\], expected input\[1, 3, 4, 4\] to have 2 channels, but got 3",
-                x(1, 3, 4, 4), x(1, 2, 2, 2),
+                x(1, 3, 4, 4),
+                x(1, 2, 2, 2),
             ),
-            Wrong(RuntimeError, "3 filters must be divisible by the groups",
-                  x(1, 4, 4, 4), x(3, 2, 2, 2), None, 1, 0, 1, 2),
-            Wrong(RuntimeError, "Calculated padded input size per channel: 2. Kernel size: 3", x(1, 1, 2, 2), x(1, 1, 3, 3)),
+            Wrong(
+                RuntimeError,
+                "3 filters must be divisible by the groups",
+                x(1, 4, 4, 4),
+                x(3, 2, 2, 2),
+                None,
+                1,
+                0,
+                1,
+                2,
+            ),
+            Wrong(
+                RuntimeError,
+                "Calculated padded input size per channel: 2. Kernel size: 3",
+                x(1, 1, 2, 2),
+                x(1, 1, 3, 3),
+            ),
             Wrong(RuntimeError, "bias of size", x(1, 1, 4, 4), x(2, 1, 2, 2), x(3)),
             Wrong(RuntimeError, "same floating-point type", x(1, 1, 4, 4), np.ones((1, 1, 2, 2), int)),
             Wrong(ValueError, "stride must be an int or a pair", x(1, 1, 4, 4), x(1, 1, 2, 2), None, 0),
@@ -81,6 +96,6 @@ ROWS = [
         tolerance=(1e-12, 5e-5),
         lacks={"0-d": "it takes images"},
     ),
-]  # fmt: skip
+]
 FAMILY = convolution
 EXEMPT = [Exempt(convolution.pair, "checks an argument, on integers; the errors of conv2d and the poolings use it")]

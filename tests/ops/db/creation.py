@@ -28,8 +28,12 @@ def filled(value: float) -> Callable[..., Any]:
     return reference
 
 
-SIZES = calls(Sample(2, 3), Sample((2, 3)), Sample(()), Sample(0, 3), Sample([2]), Sample(3, dtype=I64), Sample(2, dtype=F64))
-LIKE = calls(Sample(np.ones((2, 3))), Sample(np.ones(())), Sample(np.ones((0, 2), np.int32)), Sample(np.ones(2), dtype=I64))
+SIZES = calls(
+    Sample(2, 3), Sample((2, 3)), Sample(()), Sample(0, 3), Sample([2]), Sample(3, dtype=I64), Sample(2, dtype=F64)
+)
+LIKE = calls(
+    Sample(np.ones((2, 3))), Sample(np.ones(())), Sample(np.ones((0, 2), np.int32)), Sample(np.ones(2), dtype=I64)
+)
 
 
 def plain(op: Any, reference: Any, samples: Samples, *errors: Wrong, **more: Any) -> Op:
@@ -57,17 +61,31 @@ ROWS = [
     plain(creation.ones, filled(1), SIZES, Wrong(RuntimeError, "negative dimension", -1)),
     plain(
         creation.full,
-        lambda size, value, dtype=None: inferred(np.full(size, value).tolist(), dtype).reshape(size)
-        if np.prod(size)
-        else np.zeros(size, dtype or F32),
+        lambda size, value, dtype=None: (
+            inferred(np.full(size, value).tolist(), dtype).reshape(size)
+            if np.prod(size)
+            else np.zeros(size, dtype or F32)
+        ),
         calls(Sample((2, 3), 1.5), Sample((2,), 3), Sample((), True), Sample((0,), 2.0), Sample((2,), 3, dtype=F64)),
         Wrong(TypeError, "not iterable", 3, 1.0),
     ),
-    plain(creation.zeros_like, lambda x, dtype=None: x.astype(dtype or x.dtype) * 0, LIKE, Wrong(AttributeError, "has no attribute 'shape'", 1)),
-    plain(creation.ones_like, lambda x, dtype=None: x.astype(dtype or x.dtype) * 0 + 1, LIKE, Wrong(AttributeError, "has no attribute 'shape'", 1)),
+    plain(
+        creation.zeros_like,
+        lambda x, dtype=None: x.astype(dtype or x.dtype) * 0,
+        LIKE,
+        Wrong(AttributeError, "has no attribute 'shape'", 1),
+    ),
+    plain(
+        creation.ones_like,
+        lambda x, dtype=None: x.astype(dtype or x.dtype) * 0 + 1,
+        LIKE,
+        Wrong(AttributeError, "has no attribute 'shape'", 1),
+    ),
     plain(
         creation.eye,
-        lambda n, m=None, dtype=F32: np.array([[i == j for j in range(m or n)] for i in range(n)], dtype).reshape(n, m or n),
+        lambda n, m=None, dtype=F32: np.array([[i == j for j in range(m or n)] for i in range(n)], dtype).reshape(
+            n, m or n
+        ),
         calls(Sample(3), Sample(2, 4), Sample(0), Sample(2, dtype=I64)),
         Wrong(ValueError, "negative dimensions", -1),
         lacks={"0-d": "it makes matrices"},
@@ -78,7 +96,15 @@ ROWS = [
             [(0 if b is None else a) + step * i for i in range(-int(-((a if b is None else b - a) / step) // 1))],
             dtype or (I64 if all(isinstance(v, int) for v in (a, b or 0, step)) else F32),
         ),
-        calls(Sample(5), Sample(2, 5), Sample(5, 0, -2), Sample(0.0, 1.0, 0.25), Sample(3.5), Sample(0), Sample(3, dtype=F64)),
+        calls(
+            Sample(5),
+            Sample(2, 5),
+            Sample(5, 0, -2),
+            Sample(0.0, 1.0, 0.25),
+            Sample(3.5),
+            Sample(0),
+            Sample(3, dtype=F64),
+        ),
         Wrong(RuntimeError, "step must be nonzero and lead from start to end", 0, 3, 0),
         Wrong(RuntimeError, "start=3, end=0, step=1", 3, 0),
         lacks={"0-d": "it makes vectors"},
@@ -95,8 +121,15 @@ ROWS = [
         creation.tensor,
         inferred,
         calls(
-            Sample(3), Sample(2.5), Sample(True), Sample([1.0, 2.0]), Sample([[1, 2], [3, 4]]), Sample([]),
-            Sample([1, 2], dtype=F64), Sample([True, False]), Sample([1, 2.5]),
+            Sample(3),
+            Sample(2.5),
+            Sample(True),
+            Sample([1.0, 2.0]),
+            Sample([[1, 2], [3, 4]]),
+            Sample([]),
+            Sample([1, 2], dtype=F64),
+            Sample([True, False]),
+            Sample([1, 2.5]),
         ),
         Wrong(ValueError, "not of one length at every level", [[1, 2], [3]]),
         Wrong(TypeError, "must be numbers, bools or nested sequences", "abc"),
@@ -111,8 +144,12 @@ ROWS = [
         creation.allclose,
         close,
         calls(
-            Sample(np.ones(2), np.ones(2)), Sample(np.ones(2), np.ones(2) + 1e-3), Sample(np.ones(2), np.ones(1), 0.1),
-            Sample(NAN, NAN), Sample(NAN, NAN, equal_nan=True), Sample(np.ones(()), np.ones(())),
+            Sample(np.ones(2), np.ones(2)),
+            Sample(np.ones(2), np.ones(2) + 1e-3),
+            Sample(np.ones(2), np.ones(1), 0.1),
+            Sample(NAN, NAN),
+            Sample(NAN, NAN, equal_nan=True),
+            Sample(np.ones(()), np.ones(())),
             Sample(np.zeros(0), np.zeros(0)),
         ),
         (Wrong(ValueError, "could not be broadcast", np.ones(2), np.ones(3)),),
@@ -123,14 +160,17 @@ ROWS = [
         creation.equal,
         lambda a, b: a.shape == b.shape and a.tolist() == b.tolist(),
         calls(
-            Sample(np.ones(2), np.ones(2)), Sample(np.ones(2), np.ones(3)), Sample(np.ones(2), np.array([1.0, 2.0])),
-            Sample(np.ones(()), np.ones(())), Sample(np.zeros(0), np.zeros(0)),
+            Sample(np.ones(2), np.ones(2)),
+            Sample(np.ones(2), np.ones(3)),
+            Sample(np.ones(2), np.array([1.0, 2.0])),
+            Sample(np.ones(()), np.ones(())),
+            Sample(np.zeros(0), np.zeros(0)),
         ),
         (Wrong(AttributeError, "has no attribute", np.ones(2), 3),),
         differentiable=False,
         dtypes="gives a Python bool",
     ),
-]  # fmt: skip
+]
 FAMILY = creation
 EXEMPT = [
     Exempt(creation.empty, "its values are whatever the memory held; test_empty checks shape and dtype"),

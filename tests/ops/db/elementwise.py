@@ -331,11 +331,13 @@ ROWS = [
     ),
     Op(
         elementwise.clamp,
-        lambda x, min=-math.inf, max=math.inf: np.array(
-            [max if v > max else min if v < min else v for v in x.reshape(-1).tolist()], np.float64
-        ).reshape(x.shape)
-        if min <= max
-        else np.full(x.shape, max),
+        lambda x, min=-math.inf, max=math.inf: (
+            np.array([max if v > max else min if v < min else v for v in x.reshape(-1).tolist()], np.float64).reshape(
+                x.shape
+            )
+            if min <= max
+            else np.full(x.shape, max)
+        ),
         limits,
         (Wrong(RuntimeError, "At least one of 'min' or 'max' must not be None", np.zeros(2)),),
         ("Clamp",),

@@ -48,9 +48,22 @@ def picked(x: Any, index: Any) -> Any:
 def indices(rng: np.random.Generator) -> Iterator[Sample]:
     x = rng.standard_normal((3, 4))
     for index in (
-        1, -1, (0, 2), slice(1, 3), (slice(None), slice(None, None, 2)), (..., 1), (None, 2), (slice(0, 0), 1),
-        np.array([2, 0, 2]), [1, 1, -1], (slice(None), np.array([3, 0])), (FLAGS, 1), FLAGS, np.array([], np.int64), ...,
-    ):  # fmt: skip
+        1,
+        -1,
+        (0, 2),
+        slice(1, 3),
+        (slice(None), slice(None, None, 2)),
+        (..., 1),
+        (None, 2),
+        (slice(0, 0), 1),
+        np.array([2, 0, 2]),
+        [1, 1, -1],
+        (slice(None), np.array([3, 0])),
+        (FLAGS, 1),
+        FLAGS,
+        np.array([], np.int64),
+        ...,
+    ):
         yield Sample(x, index)
     yield Sample(rng.standard_normal((3,)), 1)
     yield Sample(rng.standard_normal(()), ...)

@@ -53,8 +53,12 @@ ROWS = [
             ((0, 2, 3), (3, 2)),
         ),
         (
-            Wrong(RuntimeError, r"cannot be multiplied \(\[2, 3\] and \[2, 3\]\): 3 columns meet 2 rows",
-                  np.zeros((2, 3)), np.zeros((2, 3))),
+            Wrong(
+                RuntimeError,
+                r"cannot be multiplied \(\[2, 3\] and \[2, 3\]\): 3 columns meet 2 rows",
+                np.zeros((2, 3)),
+                np.zeros((2, 3)),
+            ),
             Wrong(RuntimeError, "need to be at least 1D, but they are 0D and 1D", np.zeros(()), np.zeros(3)),
             Wrong(RuntimeError, "expected m1 and m2 to have the same dtype", np.zeros((2, 2)), np.ones((2, 2), int)),
             Wrong(RuntimeError, "batch dimensions", np.zeros((2, 2, 3)), np.zeros((3, 3, 1))),
@@ -63,7 +67,7 @@ ROWS = [
         ("Matmul", "Permute", "SumToSize"),
         dtypes="operands must have one dtype: an error",
         lacks=NO_SCALAR,
-    ),  # fmt: skip
+    ),
     Op(
         linalg.mm,
         product,

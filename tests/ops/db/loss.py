@@ -77,7 +77,12 @@ def classified(smoothing: bool) -> Any:
             return rng.standard_normal(size)
 
         weight = Constant(rng.uniform(0.5, 2.0, 4))
-        extras: list[dict[str, Any]] = [{}, {"weight": weight}, {"ignore_index": 2}, {"weight": weight, "ignore_index": 1}]
+        extras: list[dict[str, Any]] = [
+            {},
+            {"weight": weight},
+            {"ignore_index": 2},
+            {"weight": weight, "ignore_index": 1},
+        ]
         if smoothing:
             extras += [{**extra, "label_smoothing": 0.2} for extra in extras]
         for extra in extras:
@@ -140,12 +145,17 @@ ROWS = [
             Wrong(IndexError, OUT, X, np.array([0, 4, 1])),
             Wrong(ValueError, "probability targets need the shape of the input", X, np.zeros(3)),
             Wrong(RuntimeError, "either for all 4 classes", X, np.zeros(3, int), np.ones(3)),
-            Wrong(RuntimeError, "label_smoothing must be between 0.0 and 1.0. Got: 2.0",
-                  X, np.zeros(3, int), label_smoothing=2.0),
+            Wrong(
+                RuntimeError,
+                "label_smoothing must be between 0.0 and 1.0. Got: 2.0",
+                X,
+                np.zeros(3, int),
+                label_smoothing=2.0,
+            ),
         ),
         ("LogSoftmax", "Gather"),
         dtypes="takes class indices; test_floats_stay",
-    ),  # fmt: skip
+    ),
 ]
 FAMILY = loss
 EXEMPT: list[Any] = []

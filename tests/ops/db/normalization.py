@@ -57,7 +57,9 @@ ROWS = [
         (
             Wrong(RuntimeError, r"expected an input \(N, C, ...\), got \[2\]", np.zeros(2), None, None),
             Wrong(RuntimeError, "weight should contain 2 elements not 3", np.zeros((3, 2)), None, None, np.ones(3)),
-            Wrong(RuntimeError, "running_mean should contain 2 elements not 1", np.zeros((3, 2)), np.ones(1), np.ones(2)),
+            Wrong(
+                RuntimeError, "running_mean should contain 2 elements not 1", np.zeros((3, 2)), np.ones(1), np.ones(2)
+            ),
             Wrong(ValueError, "Expected more than 1 value per channel", np.zeros((1, 2)), None, None, None, None, True),
             Wrong(RuntimeError, "Expected running_mean and running_var to be defined", np.zeros((3, 2)), None, None),
         ),

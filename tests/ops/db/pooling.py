@@ -31,12 +31,18 @@ def _pooled(x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_
     for place in np.ndindex(out.shape):
         first = [place[2 + a] * s[a] - p[a] for a in (0, 1)]
         taps = [(first[0] + i * d[0], first[1] + j * d[1]) for i in range(k[0]) for j in range(k[1])]
-        inside = [images[(*place[:2], *tap)] for tap in taps if all(0 <= t < n for t, n in zip(tap, images.shape[2:]))]
+        inside = [
+            images[(*place[:2], *tap)]
+            for tap in taps
+            if all(0 <= t < n for t, n in zip(tap, images.shape[2:], strict=True))
+        ]
         out[place] = value(inside, [min(first[a] + k[a], images.shape[2 + a] + p[a]) - first[a] for a in (0, 1)])
     return out[0] if x.ndim == 3 else out
 
 
-def largest(x: Any, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False) -> Any:
+def largest(
+    x: Any, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Any:
     return _pooled(x, kernel, stride, padding, dilation, ceil_mode, lambda inside, _: max(inside))
 
 

@@ -120,7 +120,9 @@ def best(x: Any, k: int, dim: int = -1, largest: bool = True) -> Any:
     rows = np.moveaxis(x, dim, -1)
     places = np.zeros((*rows.shape[:-1], k), np.int64)
     for place in np.ndindex(rows.shape[:-1]):
-        order = sorted(range(rows.shape[-1]), key=lambda i, row=rows[place]: -row[i].item() if largest else row[i].item())
+        order = sorted(
+            range(rows.shape[-1]), key=lambda i, row=rows[place]: -row[i].item() if largest else row[i].item()
+        )
         places[place] = order[:k]
     places = np.moveaxis(places, -1, dim)
     return np.take_along_axis(x, places, dim), places
@@ -162,7 +164,9 @@ def out_of_range(*more: Any) -> Wrong:
 ROWS = [
     Op(
         reduction.sum,
-        lambda x, dim=None, keepdim=False, dtype=None: over(math.fsum)(x, dim, keepdim).astype(dtype or (np.int64 if x.dtype.kind != "f" else x.dtype)),
+        lambda x, dim=None, keepdim=False, dtype=None: over(math.fsum)(x, dim, keepdim).astype(
+            dtype or (np.int64 if x.dtype.kind != "f" else x.dtype)
+        ),
         lambda rng: [
             *dims()(rng),
             Sample(distinct(rng, (2, 2)), ()),

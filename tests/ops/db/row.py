@@ -1,4 +1,4 @@
-"""What a row of the op table says. The families beside this file list the rows; ``test_table.py`` tests each of them."""
+"""What a row of the op table says. The files beside this one list the rows; ``test_table.py`` tests each of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Constant:
-    """A floating-point array that is a tensor but not differentiated, such as the running statistics of a batch norm."""
+    """A floating-point array that is a tensor but not differentiated, such as running statistics."""
 
     array: Array
     changes: bool = False  # the op may write into it

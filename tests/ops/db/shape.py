@@ -126,7 +126,8 @@ ROWS = [
             tuple(
                 n
                 for i, n in enumerate(x.shape)
-                if n != 1 or (dim is not None and i not in {d % x.ndim for d in ([dim] if isinstance(dim, int) else dim)})
+                if n != 1
+                or (dim is not None and i not in {d % x.ndim for d in ([dim] if isinstance(dim, int) else dim)})
             ),
         ),
         calls(((1, 3, 1),), ((1, 3, 1), 0), ((1, 3, 1), 1), ((1, 3, 1), (0, -1)), (SCALAR,), ((1, 0),)),
@@ -143,7 +144,7 @@ ROWS = [
     ),
     Op(
         shape.permute,
-        lambda x, *dims: np.einsum(x, list(range(x.ndim)), list(d % max(x.ndim, 1) for d in unpacked(dims))),
+        lambda x, *dims: np.einsum(x, list(range(x.ndim)), [d % max(x.ndim, 1) for d in unpacked(dims)]),
         calls(((2, 3, 4), (2, 0, 1)), ((2, 3), (-1, 0)), (SCALAR, ()), ((2, 0), (1, 0))),
         (
             Wrong(RuntimeError, "is not an ordering of the 2 dimensions", np.zeros((2, 3)), (0, 0)),
@@ -162,9 +163,11 @@ ROWS = [
     ),
     Op(
         shape.t,
-        lambda x: np.array([[x[i, j] for i in range(x.shape[0])] for j in range(x.shape[1])]).reshape(x.shape[::-1])
-        if x.ndim == 2
-        else x,
+        lambda x: (
+            np.array([[x[i, j] for i in range(x.shape[0])] for j in range(x.shape[1])]).reshape(x.shape[::-1])
+            if x.ndim == 2
+            else x
+        ),
         calls(((2, 3),), ((3,),), (SCALAR,), ((0, 2),)),
         (Wrong(RuntimeError, r"t\(\) expects a tensor with <= 2 dimensions, but self is 3D", np.zeros((2, 3, 4))),),
         ("Permute",),
