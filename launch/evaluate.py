@@ -17,6 +17,7 @@ from distgrad.observe import Progress
 from distgrad.observe.report import percent
 
 from . import recipe, run_folder
+from .arguments import at_least
 
 
 class Evaluation(NamedTuple):
@@ -64,8 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="folder of a run, or of one of its checkpoints")
     parser.add_argument("data", type=Path, help="folder of photos, one folder a class, named as in training")
     parser.add_argument("--checkpoint", choices=("best", "last"), help="which checkpoint (default: best)")
-    parser.add_argument("--batch-size", type=int, default=64, help="photos in a step of all ranks (default: 64)")
-    parser.add_argument("--workers", type=int, default=2, help="decoding threads a rank (default: 2)")
+    parser.add_argument(
+        "--batch-size", type=at_least(1), default=64, help="photos a step, over all ranks (default: 64)"
+    )
+    parser.add_argument("--workers", type=at_least(0), default=2, help="decoding threads a rank (default: 2)")
 
 
 def command(arguments: argparse.Namespace) -> None:

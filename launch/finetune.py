@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import numpy as np
 from distgrad import distributed, optim
 from distgrad.checkpoint import CheckpointManager
 from distgrad.checkpoint import load as load_checkpoint
-from distgrad.data import DataLoader, GlobalBatchSampler
+from distgrad.checkpoint.format import MANIFEST
+from distgrad.data import DataLoader, GlobalBatchSampler, ImageFolder
 from distgrad.distributed import Communicator, DistributedDataParallel
-from distgrad.errors import CheckpointError, TrainingError
+from distgrad.errors import CheckpointError, ConfigError, TrainingError
 from distgrad.nn import CrossEntropyLoss
 from distgrad.observe import MetricsLog, Progress, epoch_line, summary
 from distgrad.ops.random import default_generator
@@ -55,7 +56,7 @@ class Position:
     last_accuracy: float = 0.0
     epoch_loss: float = 0.0  # of the steps done in the current epoch: loss times samples, over all ranks
     epoch_count: int = 0
-    skipped: int = field(default=0, repr=False)
+    evaluated_at: int = 0  # the step of the last evaluation
 
 
 def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, overwrite: bool = False) -> Evaluation:
@@ -68,7 +69,7 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
         overwrite: replace a run of the same name.
 
     Returns:
-        The evaluation of the last epoch.
+        The evaluation of the last epoch; of a run that was finished before, its accuracy alone.
 
     Raises:
         DistgradError: settings, data, weights or checkpoints that cannot be used; a loss that is not finite.
@@ -82,7 +83,7 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
         run_folder.check_resumes(directory, settings)
     elif not overwrite:
         run_folder.check_unused(directory)
-    ranks.barrier()  # every rank has looked before rank 0 writes
+    _check_same_start(resume_from, directory, ranks)  # every rank has looked before rank 0 writes
 
     train, val = recipe.photos(settings, ranks)
     skipped = len(train.dropped) + len(val.dropped)
@@ -94,15 +95,25 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
     sgd = recipe.optimizer(settings, network)
     schedule = recipe.schedule(settings, sgd, len(sampler))
     criterion = CrossEntropyLoss(label_smoothing=settings.train.label_smoothing)
-    at = Position(skipped=skipped)
+    steps_in_all = settings.train.epochs * len(sampler)
+    if settings.train.max_steps is not None:
+        steps_in_all = min(steps_in_all, settings.train.max_steps)
+    at = Position()
     if resume_from is not None:
         model_state, training_state = load_checkpoint(resume_from)
+        _check_same_photos(training_state, train, resume_from)
         recipe.load_into(network, model_state, resume_from)
-        at = _restore(training_state, sgd, schedule, sampler, len(train), resume_from)
+        at = _restore(training_state, sgd, schedule, sampler)
+        if at.step >= steps_in_all and at.step != at.evaluated_at:
+            raise ConfigError(
+                f"{resume_from} is in the middle of an epoch, after step {at.step}, but the run would end with step "
+                f"{steps_in_all}: raise --train.max_steps or --train.epochs."
+            )
     model = DistributedDataParallel(network, ranks)
 
     if lead:
-        if resume_from is None and overwrite:
+        # A best one without a last: what a run left that was killed between the links of its first checkpoint.
+        if resume_from is None and (overwrite or checkpoints.best is not None):
             run_folder.remove(directory)
         run_folder.write(directory, settings, train.classes)
         print(_opening(settings, ranks, len(train), len(val), len(train.classes), skipped, at), flush=True)
@@ -126,19 +137,18 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
             "sampler": sampler.state_dict(),
             "generator": default_generator.get_state(),
             "photos": len(train),
+            "classes": train.classes,
         }
         model_state = {name: value.numpy() for name, value in network.state_dict().items()}
         checkpoints.save(at.step, model_state, training_state, best=best)
 
     result = Evaluation(math.nan, at.last_accuracy, 0)
-    steps_in_all = settings.train.epochs * len(sampler)
-    if settings.train.max_steps is not None:
-        steps_in_all = min(steps_in_all, settings.train.max_steps)
     while at.step < steps_in_all:
         epoch, epoch_started = at.step // len(sampler), time.monotonic()
         loader.set_epoch(epoch)
         model.train()
         seen = min(at.step % len(sampler) * settings.data.batch_size, len(train))
+        lr = settings.optim.lr
         here = np.zeros(2)  # this rank's part of epoch_loss and epoch_count, since they were last reduced
         with Progress(
             len(train), f"epoch {epoch + 1}/{settings.train.epochs}", rank=ranks.rank, initial=seen
@@ -147,6 +157,7 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
                 loss = criterion(model(images), labels)
                 sgd.zero_grad()
                 loss.backward()
+                lr = sgd.param_groups[0]["lr"]  # of this step; the schedule is about to set the next one's
                 sgd.step()
                 schedule.step()
                 at.step += 1
@@ -177,7 +188,7 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
         )
         best = result.accuracy > at.best_accuracy
         train_loss = at.epoch_loss / max(at.epoch_count, 1)
-        at.last_accuracy = result.accuracy
+        at.last_accuracy, at.evaluated_at = result.accuracy, at.step
         if best:
             at.best_accuracy, at.best_epoch = result.accuracy, epoch + 1
         if at.step % len(sampler) == 0:
@@ -186,7 +197,7 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
             "train_loss": train_loss,
             "val_loss": result.loss,
             "val_accuracy": result.accuracy,
-            "lr": schedule.get_last_lr()[0],
+            "lr": lr,
             "images_per_second": rate,
             "seconds": time.monotonic() - epoch_started,
         }
@@ -233,10 +244,11 @@ def _opening(
 def _check_finite(loss: float, step: int, settings: Settings, checkpoints: CheckpointManager) -> None:
     if math.isfinite(loss):
         return
-    saved = f" {checkpoints.last} is whole; go on from it with --resume." if checkpoints.last is not None else ""
+    saved = f" {checkpoints.last}, from before, is whole." if checkpoints.last is not None else ""
     raise TrainingError(
-        f"the loss of step {step} is {loss}. The learning rate ({settings.optim.lr}) is probably too high: lower it "
-        f"with --optim.lr, or add a warm-up with --schedule.warmup_epochs.{saved}"
+        f"the loss of step {step} is {loss}. The learning rate ({settings.optim.lr}) is probably too high: start again "
+        "with a lower --optim.lr or a warm-up (--schedule.warmup_epochs), and with --overwrite or another --run.name."
+        f"{saved}"
     )
 
 
@@ -257,20 +269,39 @@ def _arrays(state: Any) -> Any:
     return state.detach().numpy() if hasattr(state, "detach") else state
 
 
+def _check_same_start(resume_from: Path | None, directory: Path, ranks: Communicator) -> None:
+    """Raises on every rank unless all go on from the same checkpoint, or all from none. A collective."""
+    manifests = ranks.all_gather_bytes(b"" if resume_from is None else (resume_from / MANIFEST).read_bytes())
+    other = next((rank for rank, manifest in enumerate(manifests) if manifest != manifests[0]), None)
+    if other is not None:
+        raise CheckpointError(
+            f"rank {other} does not find the same last checkpoint in {directory} as rank 0. --resume needs the run's "
+            "folder on every host: put it on a file system that they share (--run.output), or copy it to each."
+        )
+
+
+def _check_same_photos(state: dict[str, Any], train: ImageFolder, source: Path) -> None:
+    """Raises unless the training folder still has the classes and the number of photos that the checkpoint saw."""
+    cure = "the folder has changed. Put it back, or start another run with --run.name NAME."
+    if state["classes"] != train.classes:
+        raise CheckpointError(
+            f"{source} was trained on the classes {', '.join(state['classes'])}, now they are "
+            f"{', '.join(train.classes)}: {cure}"
+        )
+    if state["photos"] != len(train):
+        raise CheckpointError(
+            f"{source} was written in the middle of {state['photos']} training photos, now there are {len(train)}: "
+            f"{cure}"
+        )
+
+
 def _restore(
     state: dict[str, Any],
     sgd: optim.SGD,
     schedule: optim.lr_scheduler.LRScheduler,
     sampler: GlobalBatchSampler,
-    photos: int,
-    source: Path,
 ) -> Position:
     """Puts everything where the checkpoint left it."""
-    if state["photos"] != photos:
-        raise CheckpointError(
-            f"{source} was written in the middle of {state['photos']} training photos, now there are {photos}: the "
-            "folder has changed. Put it back, or start another run with --run.name NAME."
-        )
     sgd.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     sampler.load_state_dict(state["sampler"])

@@ -10,7 +10,7 @@ import distgrad
 from distgrad import distributed, nn, optim
 from distgrad.data import ImageFolder, transforms
 from distgrad.distributed import Communicator
-from distgrad.errors import DataError, WeightsError
+from distgrad.errors import ConfigError, DataError, WeightsError
 from distgrad.models import MODELS, get_weight
 from distgrad.models.state_dict_file import load_state_dict_file
 from distgrad.models.weights import Preprocessing
@@ -53,7 +53,7 @@ def photos(settings: Settings, ranks: Communicator) -> tuple[ImageFolder, ImageF
 
     Raises:
         DataError: a folder that cannot be used, a photo that cannot be decoded (where these are to be skipped: a class
-            without any other), or fewer photos than ranks.
+            without any other), fewer photos than ranks, or too few in a batch for every rank or for BatchNorm.
     """
     if settings.data.dataset == "digits":
         if ranks.local_rank == 0:
@@ -83,7 +83,23 @@ def photos(settings: Settings, ranks: Communicator) -> tuple[ImageFolder, ImageF
             f"ranks, so that some would never get one. Start fewer ranks, or pass --data.batch_size "
             f"{ranks.world_size}."
         )
+    _check_batch_statistics(settings, len(train), ranks.world_size)
     return train, val
+
+
+def _check_batch_statistics(settings: Settings, photos: int, world_size: int) -> None:
+    """Raises ``DataError`` where BatchNorm in training would meet a single value per channel, maybe hours later."""
+    # Both networks shrink a photo 32 times: from 33 pixels on, one photo alone has several values per channel.
+    if settings.model.freeze or settings.data.image_size > 32:
+        return
+    for size in (min(settings.data.batch_size, photos), photos % settings.data.batch_size):
+        if 0 < size < 2 * world_size:  # shares differ by one at most, so that then some rank has exactly one photo
+            raise DataError(
+                f"BatchNorm cannot be trained on a single photo of {settings.data.image_size} pixels, and {photos} "
+                f"photos in batches of {settings.data.batch_size} leave a batch of {size} to {world_size} "
+                f"rank{'s' * (world_size > 1)}. Change --data.batch_size, start fewer ranks, or pass "
+                "--data.image_size 33 or more."
+            )
 
 
 def drop_broken(photos_of: ImageFolder, ranks: Communicator) -> None:
@@ -149,10 +165,20 @@ def optimizer(settings: Settings, network: nn.Module) -> optim.SGD:
 
 
 def schedule(settings: Settings, sgd: optim.SGD, steps_per_epoch: int) -> optim.lr_scheduler.LRScheduler:
-    """The learning rate, set once a step: a linear warm-up, then what ``schedule.name`` says."""
+    """The learning rate, set once a step: a linear warm-up, then what ``schedule.name`` says.
+
+    Raises:
+        ConfigError: the warm-up is as long as the run.
+    """
     chosen = settings.schedule
     warmup = chosen.warmup(steps_per_epoch)
-    rest = max(1, settings.train.epochs * steps_per_epoch - warmup)
+    steps_in_all = settings.train.epochs * steps_per_epoch
+    rest = steps_in_all - warmup
+    if rest <= 0:
+        raise ConfigError(
+            f"the warm-up takes {warmup} steps and the whole run has {steps_in_all}, so that it never "
+            "ends: lower schedule.warmup_steps or schedule.warmup_epochs, or raise train.epochs."
+        )
 
     def main_part() -> optim.lr_scheduler.LRScheduler:
         if chosen.name == "cosine":

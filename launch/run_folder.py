@@ -2,8 +2,9 @@
 
 runs/NAME/config.toml       the settings, defaults filled in
 runs/NAME/classes.json      the class names, in the order of the model's outputs
-runs/NAME/metrics.jsonl     one record a step and an epoch
-runs/NAME/last, best        checkpoints: model.safetensors (torchvision's keys) and the training state
+runs/NAME/metrics.jsonl     one record an epoch, and one where train.max_steps ends within an epoch
+runs/NAME/last, best        checkpoints: model.safetensors (torchvision's keys) and the training state; links into
+runs/NAME/checkpoints/      the newest of them and the best
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ CONFIG = "config.toml"
 CLASSES = "classes.json"
 METRICS = "metrics.jsonl"
 
-# A resumed run may change how long it goes on and how it works, but not what it computes up to there.
-_MAY_CHANGE = ("train.epochs", "train.max_steps", "data.workers", "checkpoint.every_steps", "checkpoint.keep")
+# A resumed run may change how long it goes on, how it works and where it lies, but not what it computes up to there.
+_MAY_CHANGE = {"train.max_steps", "data.workers", "checkpoint.every_steps", "checkpoint.keep", "run.output"}
 
 
 def check_unused(directory: Path) -> None:
@@ -54,13 +55,21 @@ def write(directory: Path, settings: Settings, classes: Sequence[str]) -> None:
 def remove(directory: Path) -> None:
     """Removes what a run has written, and nothing else that may lie there."""
     for name in ("last", "best", "checkpoints", CONFIG, CLASSES, METRICS):
-        atomic.remove(directory / name)
+        try:
+            atomic.remove(directory / name)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot remove {directory / name}: {error.strerror}. Make the place writable, or choose another one "
+                "with --run.output."
+            ) from error
 
 
 def check_resumes(directory: Path, settings: Settings) -> None:
     """Raises ``ConfigError`` where ``settings`` would compute something else than the run in ``directory`` did."""
     before, now = (_flat(s.model_dump()) for s in (load_settings(directory / CONFIG), settings))
-    differing = [key for key in now if before.get(key) != now[key] and key not in _MAY_CHANGE and key != "run.output"]
+    # A cosine descends over all epochs: with another number of them, the steps already done had another rate.
+    may_change = _MAY_CHANGE if settings.schedule.name == "cosine" else _MAY_CHANGE | {"train.epochs"}
+    differing = [key for key in now if before.get(key) != now[key] and key not in may_change]
     if differing:
         listed = "; ".join(f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in differing)
         raise ConfigError(

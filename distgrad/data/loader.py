@@ -163,7 +163,8 @@ class DataLoader:
         shuffle: Use ``RandomSampler(dataset, seed=seed)``; otherwise the samples come in order.
         sampler: An iterable of indices, instead of ``shuffle``.
         batch_sampler: An iterable of lists of indices, instead of ``batch_size``, ``shuffle``, ``sampler``,
-        ``drop_last``. num_workers: Threads that load ahead; 0 loads in the calling thread when a batch is asked for.
+            ``drop_last``.
+        num_workers: Threads that load ahead; 0 loads in the calling thread when a batch is asked for.
         collate_fn: Makes a batch out of a list of samples; ``default_collate`` by default.
         drop_last: Leave out a last batch of fewer than ``batch_size`` samples.
         prefetch_factor: Batches in the making or ready, for each worker, besides the one handed out.

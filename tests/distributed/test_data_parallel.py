@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distgrad import distributed, no_grad
+import distgrad
+from distgrad import distributed, nn, no_grad
 from distgrad.autograd import Tensor
 from distgrad.distributed import DistributedDataParallel, threads
-from distgrad.distributed.communicator import Array
+from distgrad.distributed.communicator import Array, Communicator
 from distgrad.errors import CommunicationError
+from distgrad.models import resnet18
 from distgrad.nn.freeze import freeze
 from distgrad.nn.module import Module
 from distgrad.nn.parameter import Parameter
@@ -635,3 +637,47 @@ def test_gradients_of_the_module_used_directly_stay_local() -> None:
             clear(model)
 
     threads.run(2, body)
+
+
+class Counting:
+    """A communicator that notes how many bytes each collective on arrays carries."""
+
+    def __init__(self, ranks: Communicator) -> None:
+        self._ranks = ranks
+        self.sent: list[tuple[str, int]] = []
+
+    def all_reduce(self, array: Any, op: Any = "sum") -> None:
+        self.sent.append(("all_reduce", array.nbytes))
+        self._ranks.all_reduce(array, op)
+
+    def broadcast(self, array: Any, src: int = 0) -> None:
+        self.sent.append(("broadcast", array.nbytes))
+        self._ranks.broadcast(array, src)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ranks, name)
+
+
+def test_of_a_frozen_resnet18_only_the_classifier_travels() -> None:
+    classifier = (512 * 3 + 3) * 4  # bytes of fc.weight and fc.bias in float32
+
+    def step() -> list[tuple[str, int]]:
+        counting = Counting(distributed.communicator())
+        model = freeze(resnet18())
+        rng = np.random.default_rng(0)
+        with no_grad():
+            for parameter in model.parameters():  # the same file on every rank, but another start of the classifier
+                parameter.copy_(distgrad.from_numpy(rng.standard_normal(parameter.shape).astype(np.float32) * 0.01))
+        model.fc = nn.Linear(512, 3)
+        parallel = DistributedDataParallel(model, counting)
+        parallel.train()
+        images = distgrad.from_numpy(rng.standard_normal((2, 3, 32, 32)).astype(np.float32))
+        nn.functional.cross_entropy(parallel(images), distgrad.tensor([0, 1])).backward()
+        assert all(p.grad is None for name, p in model.named_parameters() if not name.startswith("fc."))
+        return counting.sent
+
+    for sent in threads.run(2, step):
+        assert [entry for entry in sent if entry[0] == "broadcast"] == [("broadcast", classifier)]
+        header = 8 * (1 + 2)  # the number of samples, and which of the two parameters were used
+        reduced = [size for kind, size in sent if kind == "all_reduce"]
+        assert reduced[0] == header and sum(reduced[1:]) == classifier

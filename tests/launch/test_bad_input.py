@@ -161,6 +161,31 @@ def test_a_bad_photo_on_one_of_two_ranks_ends_both(
     assert ended.stderr.count(str(photo)) == 1 and "[rank " in ended.stderr
 
 
+def test_a_single_photo_for_batch_statistics(recipe: Recipe, capsys: Capture) -> None:
+    full = recipe("--model.freeze", "false", "--data.batch_size", "10")  # batches of 10, 10 and 1
+    said = fails(capsys, full)
+    assert "21 photos in batches of 10 leave a batch of 1 to 1 rank." in said and "--data.batch_size" in said
+    cli.main([*full, "--data.image_size", "33", "--train.epochs", "1"])
+
+
+def test_a_warmup_longer_than_the_run(recipe: Recipe, capsys: Capture) -> None:
+    said = fails(capsys, recipe("--schedule.warmup_steps", "6"))
+    assert "takes 6 steps and the whole run has 6" in said and "schedule.warmup_steps" in said
+
+
+def test_impossible_numbers_on_the_command_line(tmp_path: Path, capsys: Capture) -> None:
+    said = fails(capsys, ["evaluate", str(tmp_path), str(tmp_path), "--workers", "-1"])
+    assert "argument --workers: '-1' must be a whole number, at least 0" in said
+    for words in (["evaluate", "RUN", "DATA", "--batch-size", "0"], ["predict", "RUN", "PHOTO", "--top", "many"]):
+        assert f"{words[-1]!r} must be a whole number, at least 1" in fails(capsys, words)
+
+
+def test_a_file_in_place_of_the_run(recipe: Recipe, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "tiny").touch()
+    assert str(tmp_path / "runs" / "tiny") in fails(capsys, recipe("--overwrite"))
+
+
 def test_a_loss_that_is_not_finite(
     recipe: Recipe, tmp_path: Path, run_ranks: Callable[..., subprocess.CompletedProcess]
 ) -> None:
@@ -169,6 +194,7 @@ def test_a_loss_that_is_not_finite(
     ended = run_ranks(2, *CLI, *cautious, "--optim.lr", "1e38", "--run.name", "hot")
     assert ended.returncode != 0
     assert "learning rate (1e+38)" in ended.stderr and "Traceback" not in ended.stderr
+    assert "--resume" not in ended.stderr, "with another learning rate it is another run"
     assert "is nan" in ended.stderr or "is inf" in ended.stderr or "not finite" in ended.stderr
     for model in (tmp_path / "runs").glob("*/last/model.safetensors"):
         assert all(np.isfinite(value).all() for value in load_file(model).values())

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from distgrad.distributed import SingleCommunicator
+from distgrad.distributed import Communicator, SingleCommunicator, communicator, threads
+from distgrad.errors import CheckpointError, ConfigError
 from distgrad.launch import cli, finetune
 from distgrad.launch.settings import load_settings
 from distgrad.observe import read_metrics
@@ -123,11 +124,15 @@ def test_interrupted_at_any_step_a_run_ends_with_the_same_bytes(
         assert metrics == expected_metrics, interrupted_at
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(("ranks", "freeze"), [(1, "true"), (2, "true"), (2, "false")])
 def test_killed_without_warning_a_run_resumes_to_the_same_bytes(
-    ranks: int, recipe: Callable[..., list[str]], tmp_path: Path, run_ranks: Callable[..., subprocess.CompletedProcess]
+    ranks: int,
+    freeze: str,
+    recipe: Callable[..., list[str]],
+    tmp_path: Path,
+    run_ranks: Callable[..., subprocess.CompletedProcess],
 ) -> None:
-    arguments = recipe("--checkpoint.every_steps", "1", "--train.epochs", "3")
+    arguments = recipe("--checkpoint.every_steps", "1", "--train.epochs", "3", "--model.freeze", freeze)
     whole = run_ranks(ranks, *CLI, *arguments, "--run.name", "whole")
     assert whole.returncode == 0, whole.stderr
 
@@ -175,6 +180,117 @@ def test_a_run_is_not_overwritten_unasked(
     assert "optim.lr was 0.05 and is 0.01" in capsys.readouterr().err
     cli.main(recipe("--resume"))
     assert "done: 2 epochs, 6 steps" in capsys.readouterr().out
+
+
+def test_more_epochs_are_refused_where_the_rate_of_the_past_depends_on_them(
+    recipe: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(recipe("--train.max_steps", "1"))
+    with pytest.raises(SystemExit):
+        cli.main(recipe("--resume", "--train.epochs", "4"))
+    assert "train.epochs was 2 and is 4" in capsys.readouterr().err
+    constant = recipe("--schedule.name", "constant", "--run.name", "constant")
+    cli.main([*constant, "--train.epochs", "1"])
+    cli.main([*constant, "--resume"])
+    assert "done: 2 epochs, 6 steps" in capsys.readouterr().out
+
+
+def test_a_resume_with_no_step_left_does_not_pass_for_a_finished_run(
+    recipe: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    every_step = ["--checkpoint.every_steps", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "_check_finite", lambda loss, step, *_: interrupt() if step == 2 else None)
+        with pytest.raises(Interruption):
+            finetune.finetune(load_settings(recipe()[1], every_step), SingleCommunicator())
+    with pytest.raises(ConfigError, match=r"in the middle of an epoch, after step 1, .* would end with step 1"):
+        settings = load_settings(recipe()[1], [*every_step, "--train.max_steps", "1"])
+        finetune.finetune(settings, SingleCommunicator(), resume=True)
+    finetune.finetune(load_settings(recipe()[1], every_step), SingleCommunicator(), resume=True)
+    finished = finetune.finetune(load_settings(recipe()[1], every_step), SingleCommunicator(), resume=True)
+    assert 0 <= finished.accuracy <= 1 and np.isnan(finished.loss)
+
+
+def test_a_resume_notices_other_classes(
+    recipe: Callable[..., list[str]], photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(recipe("--train.max_steps", "1"))
+    for part in ("train", "val"):
+        (photos / part / "green").rename(photos / part / "teal")
+    with pytest.raises(SystemExit):
+        cli.main(recipe("--resume"))
+    assert "was trained on the classes blue, green, red, now they are blue, red, teal" in capsys.readouterr().err
+
+
+def test_a_resume_that_only_one_host_could_do_is_refused_on_all(
+    recipe: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """Hosts that do not share a file system: rank 1 finds no checkpoint, and would begin at the first step."""
+    cli.main(recipe("--train.max_steps", "1"))
+
+    def one_rank() -> str:
+        ranks: Communicator = communicator()
+        elsewhere = [] if ranks.rank == 0 else ["--run.output", str(tmp_path / "another host")]
+        with pytest.raises(CheckpointError) as refused:
+            finetune.finetune(load_settings(recipe()[1], elsewhere), ranks, resume=True)
+        return str(refused.value)
+
+    for said in threads.run(2, one_rank):
+        assert "rank 1 does not find the same last checkpoint" in said and "--run.output" in said
+
+
+def test_what_a_killed_run_left_does_not_pass_for_the_new_one_s(
+    recipe: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """Killed between the two links of its first checkpoint, a run has a best one and no last."""
+    cli.main(recipe("--train.epochs", "1"))
+    run = tmp_path / "runs" / "tiny"
+    (run / "last").unlink()
+    cli.main(recipe("--train.max_steps", "1"))
+    assert [entry.name for entry in (run / "checkpoints").iterdir()] == ["step-00000001"]
+    assert os.readlink(run / "best") == "checkpoints/step-00000001"
+
+
+def test_a_folder_that_is_no_run_keeps_what_lies_in_it(recipe: Callable[..., list[str]], tmp_path: Path) -> None:
+    foreign = tmp_path / "runs" / "tiny" / "checkpoints" / "mine.pt"
+    foreign.parent.mkdir(parents=True)
+    foreign.touch()
+    cli.main(recipe("--train.max_steps", "1"))
+    assert foreign.exists()
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(
+    recipe: Callable[..., list[str]], tmp_path: Path, run_ranks: Callable[..., subprocess.CompletedProcess]
+) -> None:
+    for arguments, ranks in (
+        (recipe("--run.name", "whole"), 1),
+        (recipe("--run.name", "moved", "--train.max_steps", "2"), 3),
+        (recipe("--run.name", "moved", "--resume"), 2),
+    ):
+        ended = run_ranks(ranks, *CLI, *arguments)
+        assert ended.returncode == 0, ended.stderr
+    whole, moved = (load_file(tmp_path / "runs" / name / "last" / "model.safetensors") for name in ("whole", "moved"))
+    for name in whole:
+        assert np.linalg.norm(moved[name] - whole[name]) <= 1e-5 * np.linalg.norm(whole[name]), name
+
+
+def test_evaluate_and_predict_under_mpirun_say_it_once(
+    recipe: Callable[..., list[str]],
+    tmp_path: Path,
+    photos: Path,
+    run_ranks: Callable[..., subprocess.CompletedProcess],
+) -> None:
+    assert run_ranks(1, *CLI, *recipe("--train.max_steps", "1")).returncode == 0
+    photo = str(photos / "val" / "red" / "0.jpg")
+    ended = run_ranks(2, *CLI, "predict", str(tmp_path / "runs" / "tiny"), photo)
+    assert ended.returncode == 0 and ended.stdout.splitlines().count(photo) == 1, ended.stderr
+    evaluation = ("evaluate", str(tmp_path / "runs" / "tiny"), str(photos / "val"))
+    alone, together = (run_ranks(ranks, *CLI, *evaluation) for ranks in (1, 2))
+    assert together.stdout.count("accuracy") == 1 and "on 9 photos" in together.stdout, together.stderr
+    assert together.stdout.strip() == alone.stdout.strip()
 
 
 @pytest.mark.parametrize("ranks", [2, 4])

@@ -48,7 +48,7 @@ def test_the_frozen_recipe_is_the_issue_s() -> None:
     settings = load_settings(CONFIGS / "resnet18_frozen.toml")
     assert settings.model.name == "resnet18" and settings.model.weights == "default" and settings.model.freeze
     assert (settings.data.image_size, settings.data.resize, settings.data.batch_size) == (224, 256, 64)
-    assert (settings.optim.lr, settings.optim.momentum) == (0.05, 0.9)
+    assert (settings.optim.lr, settings.optim.momentum) == (0.01, 0.9)
     assert (settings.schedule.name, settings.train.epochs) == ("cosine", 3)
     assert not load_settings(CONFIGS / "resnet18_full.toml").model.freeze
 

@@ -1,8 +1,9 @@
 """Training follows PyTorch's trajectory: same weights, same batches, 20 steps, frozen and full.
 
-Full training with batch statistics amplifies rounding: PyTorch in float32 and PyTorch in float64 are themselves 1e-3 apart
-after 20 steps at a learning rate of 1e-3 with batches of 16, and 1e-4 at 3e-4 with batches of 32. So full training is
-compared in float32 at the latter; in float64, where nothing is amplified far enough to matter, at a rate that moves it.
+Full training with batch statistics amplifies rounding: PyTorch in float32 and PyTorch in float64 are themselves 1e-3
+apart after 20 steps at a learning rate of 1e-3 with batches of 16, and 1e-4 at 3e-4 with batches of 32. So full
+training is compared in float32 at the latter; in float64, where nothing is amplified far enough to matter, at a rate
+that moves it.
 """
 
 from __future__ import annotations
