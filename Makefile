@@ -25,7 +25,7 @@ finetune: ready-run ## set up, then finetune ResNet-18 on RANKS processes as CON
 	@case '$(RANKS)' in ''|*[!0-9]*|0*) echo 'make: RANKS is a whole number from 1 on, not $(RANKS).' >&2; exit 2;; esac
 	@threads=$$(( $(cores) / $(RANKS) )); [ $$threads -gt 0 ] || threads=1; $(in_venv) \
 	  OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$threads} OPENBLAS_NUM_THREADS=$${OPENBLAS_NUM_THREADS:-$$threads} \
-	  mpirun -n $(RANKS) distgrad finetune $(CONFIG) $(ARGS)
+	  mpirun -n $(RANKS) distgrad finetune $(CONFIG) $(or $(ARGS),--overwrite)
 
 test: ready-test ## set up, then run the whole suite: one process, then 1, 2, 3 and 4 ranks
 	@$(in_venv) python tests/run.py $(ARGS)
