@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NOT_OURS = {".git", ".venv", "runs", "data", "build", "dist"}
-PROJECT = "distgrad-compose-test"
+PROJECT = f"distgrad-compose-test-{os.getpid()}"  # its own, also beside another run of these tests
 
 
 def compose_command() -> list[str] | None:
