@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor
-from ..ops import elementwise, random, reduction
+from ..ops import activation, elementwise, random, reduction
+from ..ops.activation import gelu, logsigmoid, softplus
 from ..ops.convolution import conv2d
 from ..ops.elementwise import sigmoid, tanh
 from ..ops.inplace import in_place
@@ -19,12 +20,60 @@ from ..ops.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 from ..ops.random import Generator
 
 _relu_ = in_place(elementwise.relu, "relu_")
+_leaky_relu_ = in_place(activation.leaky_relu, "leaky_relu_")
+_elu_ = in_place(activation.elu, "elu_")
+_selu_ = in_place(activation.selu, "selu_")
+_silu_ = in_place(activation.silu, "silu_")
+_mish_ = in_place(activation.mish, "mish_")
+_hardtanh_ = in_place(activation.hardtanh, "hardtanh_")
+_hardsigmoid_ = in_place(activation.hardsigmoid, "hardsigmoid_")
+_hardswish_ = in_place(activation.hardswish, "hardswish_")
 _dropout_ = in_place(random.dropout, "dropout_")
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(input, 0); with ``inplace`` written over the input, which is returned."""
     return _relu_(input) if inplace else elementwise.relu(input)
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """``input`` where it is positive, ``negative_slope * input`` elsewhere; see ``relu`` for ``inplace``."""
+    return (_leaky_relu_ if inplace else activation.leaky_relu)(input, negative_slope)
+
+
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """``input`` where it is positive, ``alpha * (exp(input) - 1)`` elsewhere; see ``relu`` for ``inplace``."""
+    return (_elu_ if inplace else activation.elu)(input, alpha)
+
+
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
+    """``elu`` scaled so that mean and variance stay (Klambauer et al., 2017); see ``relu`` for ``inplace``."""
+    return (_selu_ if inplace else activation.selu)(input)
+
+
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """``input * sigmoid(input)``, also called swish; see ``relu`` for ``inplace``."""
+    return (_silu_ if inplace else activation.silu)(input)
+
+
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """``input * tanh(softplus(input))``; see ``relu`` for ``inplace``."""
+    return (_mish_ if inplace else activation.mish)(input)
+
+
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    """``input`` limited to [``min_val``, ``max_val``]; see ``relu`` for ``inplace``."""
+    return (_hardtanh_ if inplace else activation.hardtanh)(input, min_val, max_val)
+
+
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """``input / 6 + 1 / 2`` limited to [0, 1]; see ``relu`` for ``inplace``."""
+    return (_hardsigmoid_ if inplace else activation.hardsigmoid)(input)
+
+
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """``input * hardsigmoid(input)``; see ``relu`` for ``inplace``."""
+    return (_hardswish_ if inplace else activation.hardswish)(input)
 
 
 def dropout(
@@ -98,14 +147,25 @@ __all__ = [
     "conv2d",
     "cross_entropy",
     "dropout",
+    "elu",
+    "gelu",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "leaky_relu",
     "linear",
     "log_softmax",
+    "logsigmoid",
     "max_pool2d",
+    "mish",
     "mse_loss",
     "nll_loss",
     "one_hot",
     "relu",
+    "selu",
     "sigmoid",
+    "silu",
     "softmax",
+    "softplus",
     "tanh",
 ]

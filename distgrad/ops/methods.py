@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor
-from . import creation, elementwise, indexing, inplace, linalg, reduction, shape
+from . import creation, elementwise, indexing, inplace, linalg, rearrange, reduction, shape, transcendental
 
 _Operator = Callable[[Any, Any], Any]
 
@@ -43,11 +43,15 @@ _COMPARISONS: dict[str, _Operator] = {name: getattr(elementwise, name) for name 
 _FAMILIES: dict[Any, str] = {
     elementwise: "abs add bitwise_and bitwise_not bitwise_or broadcast_to clamp clone cos div eq exp expand ge gt "
     "isfinite isinf isnan le log lt maximum minimum mul ne neg pow relu sigmoid sign sin sqrt square sub tanh to",
-    indexing: "gather",
+    transcendental: "acos asin atan atan2 cosh erf erfc exp2 expm1 hypot log10 log1p log2 logaddexp reciprocal "
+    "rsqrt sinh tan",
+    indexing: "gather index_select masked_fill masked_select nonzero scatter scatter_add take_along_dim",
+    rearrange: "diag diagonal flip repeat roll tile tril triu",
     inplace: "copy_ fill_ zero_",
     linalg: "matmul mm",
     reduction: "all amax amin any argmax argmin log_softmax logsumexp max mean min softmax std sum topk var",
-    shape: "contiguous flatten narrow permute reshape split squeeze t transpose unbind unsqueeze view",
+    shape: "chunk contiguous flatten movedim narrow permute reshape select split squeeze t transpose unbind "
+    "unsqueeze view",
     creation: "allclose equal",
 }
 _IN_PLACE = ("add", "sub", "mul", "div", "clamp", "relu", "sqrt", "exp", "neg", "pow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,16 @@ _narrow: Primitive = define(
     ("input",),
     view=True,
     input=lambda g, input_shape, dim, start: _pad(g, shape=input_shape, dim=dim, start=start),
+)
+_select: Primitive = define(
+    "Select",
+    # the ellipsis keeps a view where no dimension is left
+    lambda input, dim, index: input[(*(slice(None),) * dim, index, ...)],
+    ("input",),
+    view=True,
+    input=lambda g, input_shape, dim, index: _pad(
+        _reshape(g, shape=_with_axis(g.shape, dim)), shape=input_shape, dim=dim, start=index
+    ),
 )
 
 
@@ -176,6 +187,35 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return out
 
 
+def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    """The dimensions ``source`` at the places ``destination``, the others in their order; a view.
+
+    Raises:
+        IndexError: a dimension is out of range.
+        RuntimeError: the two differ in number, or one of them names a dimension twice.
+    """
+    given = {
+        "source": [source] if isinstance(source, int) else list(source),
+        "destination": [destination] if isinstance(destination, int) else list(destination),
+    }
+    if len(given["source"]) != len(given["destination"]):
+        raise RuntimeError(
+            f"movedim: Invalid source or destination dims: source ({given['source']} dims) should contain the same "
+            f"number of dims as destination ({given['destination']} dims)"
+        )
+    places = {}
+    for name, dims in given.items():
+        places[name] = [normalize_dim(d, input.ndim) for d in dims]
+        if len(set(places[name])) != len(dims):
+            raise RuntimeError(f"movedim: repeated dim in `{name}` ({dims})")
+    if not input.ndim:
+        return permute(input, ())
+    order = [d for d in range(input.ndim) if d not in places["source"]]
+    for place, d in sorted(zip(places["destination"], places["source"], strict=True)):
+        order.insert(place, d)
+    return permute(input, order)
+
+
 def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; tensors of fewer dimensions as they are."""
     if input.ndim > 2:
@@ -238,6 +278,20 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     return out
 
 
+def select(input: Tensor, dim: int, index: int) -> Tensor:
+    """The slice of ``dim`` at ``index``, without that dimension; a view."""
+    if input.ndim == 0:
+        raise IndexError("select() cannot be applied to a 0-dim tensor.")
+    axis, index = normalize_dim(dim, input.ndim), operator.index(index)
+    size = input.shape[axis]
+    if not -size <= index < size:
+        raise IndexError(
+            f"select(): index {index} out of range for tensor of size {list(input.shape)} at dimension {axis}"
+        )
+    out: Tensor = _select(input, dim=axis, index=index % size)
+    return out
+
+
 def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Pieces of equal length (the last may be shorter) or of the given lengths along ``dim``."""
     if tensor.ndim == 0:
@@ -258,6 +312,17 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
             )
     starts = np.cumsum([0, *lengths])
     return tuple(narrow(tensor, axis, int(start), length) for start, length in zip(starts, lengths, strict=False))
+
+
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """At most ``chunks`` views of equal length (the last may be shorter) along ``dim``, as ``torch.chunk``."""
+    if input.ndim == 0:
+        raise RuntimeError("chunk expects at least a 1-dimensional tensor")
+    if operator.index(chunks) <= 0:
+        raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
+    total = input.shape[normalize_dim(dim, input.ndim)]
+    # of nothing there are as many pieces as asked for
+    return split(input, -(-total // chunks) if total else [0] * chunks, dim)
 
 
 def contiguous(input: Tensor) -> Tensor:

@@ -42,8 +42,35 @@ def test_softmax_without_dim_warns() -> None:
         ("Softmax", {"dim": 1}),
         ("Softmax", {"dim": -1}),
         ("LogSoftmax", {"dim": 0}),
+        ("LogSigmoid", {}),
+        ("SELU", {}),
+        ("SiLU", {}),
+        ("SiLU", {"inplace": True}),
+        ("Mish", {}),
+        ("Hardswish", {}),
+        ("LeakyReLU", {}),
+        ("LeakyReLU", {"negative_slope": 0.2, "inplace": True}),
+        ("ELU", {"alpha": 0.7}),
+        ("Hardtanh", {"min_val": -0.4, "max_val": 0.6}),
+        ("Softplus", {"beta": 2.0, "threshold": 1.5}),
+        ("GELU", {}),
+        ("GELU", {"approximate": "tanh"}),
     ],
 )
 def test_parity(against_torch: Callable[..., None], name: str, arguments: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch")
     against_torch(getattr(nn, name)(**arguments), getattr(torch.nn, name)(**arguments), (3, 4, 2))
+
+
+@pytest.mark.parametrize("name", ["SELU", "SiLU", "Mish", "Hardsigmoid", "Hardswish", "LeakyReLU", "ELU", "Hardtanh"])
+def test_inplace_writes_over_the_input(name: str) -> None:
+    x = distgrad.linspace(-4, 4, 9)
+    expected = getattr(nn, name)()(x)
+    assert expected.tolist() != x.tolist()
+    assert getattr(nn, name)(inplace=True)(x) is x
+    assert x.tolist() == expected.tolist()
+
+
+def test_hardsigmoid_is_a_third_of_a_line() -> None:
+    out = nn.Hardsigmoid()(distgrad.tensor([-4.0, -3.0, 0.0, 1.5, 3.0, 4.0]))
+    assert out.tolist() == pytest.approx([0, 0, 0.5, 0.75, 1, 1])

@@ -134,6 +134,7 @@ PROMOTIONS: dict[str, Callable[[str], str | None]] = {
     "sum": lambda d: d if d.startswith("float") else "int64",
     "only floating": lambda d: d if d.startswith("float") else None,
     "not bool": lambda d: None if d == "bool" else d,
+    "signed": lambda d: None if d in ("bool", "uint8") else d,
     "not floating": lambda d: None if d.startswith("float") else d,
 }
 # For two operands: from their common dtype to the result's.
@@ -141,6 +142,7 @@ PAIRS: dict[str, Callable[[str], str | None]] = {
     "common": lambda d: d,
     "common, not bool": lambda d: None if d == "bool" else d,
     "common, floating": _floating,
+    "common, only floating": lambda d: d if d.startswith("float") else None,
     "common, not floating": lambda d: None if d.startswith("float") else d,
     "common to bool": lambda d: "bool",
 }

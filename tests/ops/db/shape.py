@@ -81,6 +81,18 @@ def pieces(x: Any, split: Any, dim: int = 0) -> Any:
     return tuple(np.take(x, range(a, a + length), axis=dim) for a, length in zip(starts, lengths, strict=True))
 
 
+def moved(x: Any, source: Any, destination: Any) -> Any:
+    """Each result's dimension asks which of the input's it is."""
+    if not x.ndim:
+        return x
+    source, destination = (
+        [d % x.ndim for d in ([dims] if isinstance(dims, int) else dims)] for dims in (source, destination)
+    )
+    others = iter(d for d in range(x.ndim) if d not in source)
+    order = [source[destination.index(d)] if d in destination else next(others) for d in range(x.ndim)]
+    return np.einsum(x, list(range(x.ndim)), order)
+
+
 SCALAR: tuple[int, ...] = ()
 DIM = "Dimension out of range"
 
@@ -162,6 +174,28 @@ ROWS = [
         dtypes="takes dims; test_views_keep_the_dtype",
     ),
     Op(
+        shape.movedim,
+        moved,
+        calls(
+            ((2, 3, 4), 0, 2),
+            ((2, 3, 4), -1, 0),
+            ((2, 3, 4), (0, 1), (-1, 0)),
+            ((2, 3, 4, 2), [3, 0], [0, 1]),
+            ((2, 3), (), ()),
+            (SCALAR, 0, -1),
+            ((2, 0, 3), 2, 0),
+        ),
+        (
+            Wrong(IndexError, DIM, np.zeros((2, 3)), 2, 0),
+            Wrong(IndexError, DIM, np.zeros((2, 3)), 0, -3),
+            Wrong(RuntimeError, r"source \(\[0\] dims\) should contain the same number", np.zeros((2, 3)), 0, (0, 1)),
+            Wrong(RuntimeError, r"repeated dim in `source` \(\[0, -2\]\)", np.zeros((2, 3)), (0, -2), (0, 1)),
+            Wrong(RuntimeError, "repeated dim in `destination`", np.zeros((2, 3)), (0, 1), (1, 1)),
+        ),
+        ("Permute",),
+        dtypes="takes dims; test_new_places_keep_the_dtype",
+    ),
+    Op(
         shape.t,
         lambda x: (
             np.array([[x[i, j] for i in range(x.shape[0])] for j in range(x.shape[1])]).reshape(x.shape[::-1])
@@ -221,6 +255,36 @@ ROWS = [
         ("Narrow", "NarrowAdjoint"),
         dtypes="takes dims; test_views_keep_the_dtype",
         lacks={"0-d": "there is no dimension to narrow: an error"},
+    ),
+    Op(
+        shape.select,
+        lambda x, dim, index: np.take(x, index, axis=dim),
+        calls(((2, 3), 0, 1), ((2, 3), -1, -3), ((2, 3, 2), 1, 2), ((3,), 0, -1), ((2, 0, 3), 2, 1)),
+        (
+            Wrong(IndexError, r"select\(\): index 2 out of range for tensor of size \[2, 3\]", np.zeros((2, 3)), 0, 2),
+            Wrong(IndexError, "index -4 out of range .* at dimension 1", np.zeros((2, 3)), 1, -4),
+            Wrong(IndexError, "index 0 out of range", np.zeros((0, 3)), 0, 0),
+            Wrong(IndexError, DIM, np.zeros((2, 3)), 2, 0),
+            Wrong(IndexError, "cannot be applied to a 0-dim tensor", np.zeros(()), 0, 0),
+            Wrong(TypeError, "float", np.zeros(3), 0, 1.5),
+        ),
+        ("Select", "NarrowAdjoint"),
+        dtypes="takes dims; test_new_places_keep_the_dtype",
+        lacks={"0-d": "there is no dimension to select from: an error"},
+    ),
+    Op(
+        shape.chunk,
+        lambda x, chunks, dim=0: pieces(x, -(-x.shape[dim] // chunks) or [0] * chunks, dim),
+        calls(((5, 2), 2), ((5, 2), 4), ((2, 4), 3, 1), ((2, 4), 9, -1), ((4,), 1), ((0, 2), 3), ((2, 0), 2)),
+        (
+            Wrong(RuntimeError, "`chunks` to be greater than 0, got: 0", np.zeros(3), 0),
+            Wrong(RuntimeError, "at least a 1-dimensional tensor", np.zeros(()), 1),
+            Wrong(IndexError, DIM, np.zeros(3), 2, 1),
+            Wrong(TypeError, "float", np.zeros(4), 2.0),
+        ),
+        ("Narrow",),
+        dtypes="gives several tensors; test_new_places_keep_the_dtype",
+        lacks={"0-d": "there is no dimension to split: an error"},
     ),
     Op(
         shape.split,
