@@ -124,7 +124,8 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
     def save(best: bool = False) -> None:
         if not lead:
             return
-        broken = [name for name, value in network.state_dict().items() if not np.isfinite(value.numpy()).all()]
+        model_state = {name: value.numpy() for name, value in network.state_dict().items()}
+        broken = [name for name, array in model_state.items() if not np.isfinite(array).all()]
         if broken:
             raise TrainingError(
                 f"after step {at.step} {broken[0]} is not finite any more, so no checkpoint is written: the learning "
@@ -139,7 +140,6 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
             "photos": len(train),
             "classes": train.classes,
         }
-        model_state = {name: value.numpy() for name, value in network.state_dict().items()}
         checkpoints.save(at.step, model_state, training_state, best=best)
 
     result = Evaluation(math.nan, at.last_accuracy, 0)
@@ -162,12 +162,13 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
                 schedule.step()
                 at.step += 1
 
+                value = loss.item()
                 if len(labels):
-                    _check_finite(loss.item(), at.step, settings, checkpoints)
-                    here += loss.item() * len(labels), len(labels)
+                    _check_finite(value, at.step, settings, checkpoints)
+                    here += value * len(labels), len(labels)
                 whole = min(settings.data.batch_size, len(train) - seen)
                 seen += whole
-                progress.update(whole, loss=loss.item())
+                progress.update(whole, loss=value)
                 end_of_epoch = at.step % len(sampler) == 0
                 every = settings.checkpoint.every_steps
                 if every and at.step % every == 0 and not end_of_epoch and at.step < steps_in_all:

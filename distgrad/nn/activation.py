@@ -7,8 +7,8 @@ from . import functional as F
 from .module import Module
 
 
-class ReLU(Module):
-    """max(x, 0); its gradient at 0 is 0.
+class _InPlace(Module):
+    """A layer with PyTorch's ``inplace`` argument.
 
     Args:
         inplace: write the result over the input. This engine saves no memory by it; it is there for models that rely
@@ -19,13 +19,20 @@ class ReLU(Module):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Any shape, which does not change."""
-        return F.relu(input, self.inplace)
-
     def extra_repr(self) -> str:
         """The argument, if set."""
         return "inplace=True" if self.inplace else ""
+
+    def _described(self, arguments: str) -> str:
+        return f"{arguments}, inplace=True" if self.inplace else arguments
+
+
+class ReLU(_InPlace):
+    """max(x, 0); its gradient at 0 is 0."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape, which does not change."""
+        return F.relu(input, self.inplace)
 
 
 class Sigmoid(Module):
@@ -84,21 +91,6 @@ class LogSoftmax(Module):
         return f"dim={self.dim}"
 
 
-class _InPlace(Module):
-    """A layer with PyTorch's ``inplace`` argument, see ``ReLU``."""
-
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
-        self.inplace = inplace
-
-    def extra_repr(self) -> str:
-        """The argument, if set."""
-        return "inplace=True" if self.inplace else ""
-
-    def _described(self, arguments: str) -> str:
-        return f"{arguments}, inplace=True" if self.inplace else arguments
-
-
 class SELU(_InPlace):
     """The scaled exponential linear unit (Klambauer et al., 2017)."""
 
@@ -152,7 +144,7 @@ class LeakyReLU(_InPlace):
 
     Args:
         negative_slope: the multiple.
-        inplace: see ``ReLU``.
+        inplace: write the result over the input.
     """
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
@@ -173,7 +165,7 @@ class ELU(_InPlace):
 
     Args:
         alpha: minus the limit on the left.
-        inplace: see ``ReLU``.
+        inplace: write the result over the input.
     """
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
@@ -195,7 +187,7 @@ class Hardtanh(_InPlace):
     Args:
         min_val: its lower end.
         max_val: its upper end.
-        inplace: see ``ReLU``.
+        inplace: write the result over the input.
     """
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:

@@ -82,15 +82,11 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
         raise RuntimeError(f"where expected condition to be a boolean tensor, but got {kind}")
     dtype = result_type(input, other)
     input, other = (cast(x, dtype) if isinstance(x, Tensor) else dtype.type(x) for x in (input, other))
-    shapes = [tuple(np.shape(x)) for x in (condition, input, other)]
     try:
-        np.broadcast_shapes(*shapes)
+        out: Tensor = _where(condition, input, other)
     except ValueError:
-        raise RuntimeError(
-            f"where: the shapes {', '.join(str(list(shape)) for shape in shapes)} of condition, input and other do not "
-            "broadcast"
-        ) from None
-    out: Tensor = _where(condition, input, other)
+        shapes = ", ".join(str(list(np.shape(x))) for x in (condition, input, other))
+        raise RuntimeError(f"where: the shapes {shapes} of condition, input and other do not broadcast") from None
     return out
 
 

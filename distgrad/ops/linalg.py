@@ -9,7 +9,6 @@ import numpy as np
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
 from .elementwise import sum_to
-from .promotion import promoted
 from .shape import _permute, _reshape, transpose
 
 
@@ -82,4 +81,4 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     # (..., in) @ (in, out) -> (..., out)
     out = matmul(input, transpose(weight, 0, 1))
-    return out if bias is None else out + promoted(bias, out)[0]
+    return out if bias is None else out + bias

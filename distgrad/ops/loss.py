@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor
+from ..autograd.tensor import Array
 from .elementwise import where
 from .indexing import gather
 from .reduction import log_softmax, mean, sum
@@ -83,9 +84,7 @@ def nll_loss(
     if wrong.size:
         raise IndexError(f"Target {int(wrong[0])} is out of bounds: there are {classes} classes, 0 to {classes - 1}")
     safe = np.where(counted, labels._data, 0)
-    # (n,) how much each sample counts
-    factors = counted.astype(rows.dtype) if weight is None else np.where(counted, weight._data[safe], 0)
-    factors = factors.astype(rows.dtype, copy=False)
+    factors = _factors(safe, counted, weight, rows.dtype)
     picked = reshape(gather(rows, 1, Tensor(safe.reshape(-1, 1))), (labels.shape[0],))
     losses = -picked * Tensor(factors)
     if not counted.all():
@@ -95,6 +94,17 @@ def nll_loss(
         return reshape(losses, tuple(target.shape))
     total = sum(losses)
     return total if reduction == "sum" else total / _weight_sum(factors)
+
+
+def _factors(safe: Array, counted: Array, weight: Tensor | None, dtype: Any) -> Array:
+    """How much each sample counts: the weight of its class (1 without weights), 0 where it is ignored."""
+    factors = counted if weight is None else np.where(counted, weight._data[safe], 0)
+    return factors.astype(dtype, copy=False)
+
+
+def _for_classes(weight: Tensor, ndim: int, class_dim: int) -> Tensor:
+    """The weights (C,) in a shape that broadcasts along the classes of an ``ndim``-dimensional tensor."""
+    return reshape(weight, tuple(-1 if dim == class_dim else 1 for dim in range(ndim)))
 
 
 def _weight_sum(factors: Any) -> Tensor:
@@ -137,17 +147,16 @@ def cross_entropy(
     if label_smoothing == 0.0:
         return hard
     # Mixing the target with the uniform distribution adds the mean over all classes of -log p, each class weighted.
-    shape = [1] * input.ndim
-    shape[class_dim] = classes
-    weighted = log_probabilities if weight is None else log_probabilities * reshape(weight, tuple(shape))
+    weighted = log_probabilities
+    if weight is not None:
+        weighted = weighted * _for_classes(weight, input.ndim, class_dim)
     counted = target._data != ignore_index
     smooth = where(Tensor(counted), -sum(weighted, class_dim), 0.0)
     if reduction != "none":
         smooth = sum(smooth)
     if reduction == "mean":
         safe = np.where(counted, target._data, 0)
-        factors = counted.astype(input.dtype) if weight is None else np.where(counted, weight._data[safe], 0)
-        smooth = smooth / _weight_sum(factors.astype(input.dtype, copy=False))
+        smooth = smooth / _weight_sum(_factors(safe, counted, weight, input.dtype))
     return hard * (1.0 - label_smoothing) + smooth * (label_smoothing / classes)
 
 
@@ -169,9 +178,7 @@ def _soft_cross_entropy(
         target = target * (1.0 - label_smoothing) + label_smoothing / classes
     products = log_probabilities * target
     if weight is not None:
-        shape = [1] * target.ndim
-        shape[class_dim] = classes
-        products = products * reshape(weight, tuple(shape))
+        products = products * _for_classes(weight, target.ndim, class_dim)
     losses = -sum(products, class_dim)
     if reduction == "none":
         return losses
