@@ -11,6 +11,10 @@ from ..autograd.primitive import Primitive, define
 from ..kernels import convolution as kernels
 from .shape import reshape
 
+__all__ = [  # what distgrad itself offers
+    "conv2d",
+]
+
 Pair = int | tuple[int, int]
 
 _conv2d: Primitive = define(

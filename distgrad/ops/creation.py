@@ -10,6 +10,26 @@ from ..autograd import Tensor
 from .promotion import get_default_dtype
 from .random import _size
 
+__all__ = [  # what distgrad itself offers
+    "allclose",
+    "arange",
+    "as_tensor",
+    "empty",
+    "equal",
+    "eye",
+    "from_numpy",
+    "full",
+    "linspace",
+    "ones",
+    "ones_like",
+    "tensor",
+    "zeros",
+    "zeros_like",
+]
+METHODS = (  # what a Tensor offers
+    "allclose equal"
+).split()
+
 
 def _array(data: Any, dtype: Any) -> Any:
     """``data`` as an array in the dtype that PyTorch would infer: Python floats give the default dtype."""

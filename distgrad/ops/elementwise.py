@@ -12,6 +12,51 @@ from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
 from .promotion import cast, promoted, result_type
 
+__all__ = [  # what distgrad itself offers
+    "abs",
+    "add",
+    "bitwise_and",
+    "bitwise_not",
+    "bitwise_or",
+    "bitwise_xor",
+    "broadcast_to",
+    "clamp",
+    "clone",
+    "cos",
+    "div",
+    "eq",
+    "exp",
+    "ge",
+    "gt",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "le",
+    "log",
+    "lt",
+    "maximum",
+    "minimum",
+    "mul",
+    "ne",
+    "neg",
+    "pow",
+    "relu",
+    "sigmoid",
+    "sign",
+    "sin",
+    "sqrt",
+    "square",
+    "sub",
+    "tanh",
+    "where",
+]
+METHODS = (  # what a Tensor offers
+    "abs add bitwise_and bitwise_not bitwise_or bitwise_xor broadcast_to clamp clone cos div eq exp "
+    "expand ge gt isfinite isinf isnan le log lt maximum minimum mul ne neg pow relu sigmoid sign sin "
+    "sqrt square sub tanh to"
+).split()
+IN_PLACE = "add clamp div exp mul neg pow relu sqrt sub".split()  # of these, what also exists as NAME_
+
 # Broadcasting -------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,20 @@ from .elementwise import _where, broadcast_to
 from .promotion import cast
 from .shape import normalize_dim, reshape
 
+__all__ = [  # what distgrad itself offers
+    "gather",
+    "index_select",
+    "masked_fill",
+    "masked_select",
+    "nonzero",
+    "scatter",
+    "scatter_add",
+    "take_along_dim",
+]
+METHODS = (  # what a Tensor offers
+    "gather index_select masked_fill masked_select nonzero scatter scatter_add take_along_dim"
+).split()
+
 _getitem: Primitive = define(
     "Index",
     lambda input, index: input[_as_view(index)],

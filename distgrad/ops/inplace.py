@@ -14,6 +14,10 @@ from . import elementwise
 from .indexing import array_index
 from .promotion import cast
 
+METHODS = (  # what a Tensor offers
+    "copy_ fill_ zero_"
+).split()
+
 
 def _may_change(tensor: Tensor, recorded: bool) -> None:
     """Refuses what would make gradients wrong."""

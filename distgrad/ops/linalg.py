@@ -11,6 +11,14 @@ from ..autograd.primitive import Primitive, define
 from .elementwise import sum_to
 from .shape import _permute, _reshape, transpose
 
+__all__ = [  # what distgrad itself offers
+    "matmul",
+    "mm",
+]
+METHODS = (  # what a Tensor offers
+    "matmul mm"
+).split()
+
 
 def _adjoint(x: Any) -> Any:
     """The last two dimensions exchanged."""

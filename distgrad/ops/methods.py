@@ -40,21 +40,18 @@ _OPERATORS: dict[str, _Operator] = {
     "xor": elementwise.bitwise_xor,
 }
 _COMPARISONS: dict[str, _Operator] = {name: getattr(elementwise, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")}
-_FAMILIES: dict[Any, str] = {
-    elementwise: "abs add bitwise_and bitwise_not bitwise_or broadcast_to clamp clone cos div eq exp expand ge gt "
-    "isfinite isinf isnan le log lt maximum minimum mul ne neg pow relu sigmoid sign sin sqrt square sub tanh to",
-    transcendental: "acos asin atan atan2 cosh erf erfc exp2 expm1 hypot log10 log1p log2 logaddexp reciprocal "
-    "rsqrt sinh tan",
-    indexing: "gather index_select masked_fill masked_select nonzero scatter scatter_add take_along_dim",
-    rearrange: "diag diagonal flip repeat roll tile tril triu",
-    inplace: "copy_ fill_ zero_",
-    linalg: "matmul mm",
-    reduction: "all amax amin any argmax argmin log_softmax logsumexp max mean min softmax std sum topk var",
-    shape: "chunk contiguous flatten movedim narrow permute reshape select split squeeze t transpose unbind "
-    "unsqueeze view",
-    creation: "allclose equal",
-}
-_IN_PLACE = ("add", "sub", "mul", "div", "clamp", "relu", "sqrt", "exp", "neg", "pow")
+# A family lists in METHODS which of its functions are methods too, and in IN_PLACE which of them also exist as NAME_.
+_FAMILIES = (
+    creation,
+    elementwise,
+    indexing,
+    inplace,
+    linalg,
+    rearrange,
+    reduction,
+    shape,
+    transcendental,
+)
 
 
 def _iterate(self: Tensor) -> Iterator[Tensor]:
@@ -104,9 +101,9 @@ def install() -> None:
         "expand_as": lambda self, other: elementwise.broadcast_to(self, tuple(other.shape)),
         "cpu": lambda self: self,
     }
-    for name in _IN_PLACE:
-        methods[f"{name}_"] = inplace.in_place(getattr(elementwise, name), f"{name}_")
-    for module, names in _FAMILIES.items():
-        methods.update({name: getattr(module, name) for name in names.split()})
+    for family in _FAMILIES:
+        methods.update({name: getattr(family, name) for name in family.METHODS})
+        for name in getattr(family, "IN_PLACE", ()):
+            methods[f"{name}_"] = inplace.in_place(getattr(family, name), f"{name}_")
     for name, method in methods.items():
         setattr(Tensor, name, method)

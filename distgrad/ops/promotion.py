@@ -14,6 +14,12 @@ import numpy as np
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
 
+__all__ = [  # what distgrad itself offers
+    "get_default_dtype",
+    "result_type",
+    "set_default_dtype",
+]
+
 Dtype = np.dtype[Any]
 
 _CATEGORY = {"b": 0, "i": 1, "u": 1, "f": 2}

@@ -10,6 +10,16 @@ import numpy as np
 from ..autograd import Tensor
 from .promotion import get_default_dtype
 
+__all__ = [  # what distgrad itself offers
+    "Generator",
+    "default_generator",
+    "manual_seed",
+    "rand",
+    "randint",
+    "randn",
+    "randperm",
+]
+
 
 class Generator:
     """A stream of random numbers with a state that can be saved: ``torch.Generator``.

@@ -17,6 +17,19 @@ from ..autograd.primitive import Primitive, define
 from .elementwise import clone, sum_to
 from .shape import _reshape, normalize_dim
 
+__all__ = [  # what distgrad itself offers
+    "diag",
+    "diagonal",
+    "flip",
+    "roll",
+    "tile",
+    "tril",
+    "triu",
+]
+METHODS = (  # what a Tensor offers
+    "diag diagonal flip repeat roll tile tril triu"
+).split()
+
 _repeat: Primitive = define(
     "Repeat",
     np.tile,

@@ -15,6 +15,28 @@ from .indexing import gather
 from .promotion import cast, get_default_dtype
 from .shape import _reshape, normalize_dim
 
+__all__ = [  # what distgrad itself offers
+    "all",
+    "amax",
+    "amin",
+    "any",
+    "argmax",
+    "argmin",
+    "log_softmax",
+    "logsumexp",
+    "max",
+    "mean",
+    "min",
+    "softmax",
+    "std",
+    "sum",
+    "topk",
+    "var",
+]
+METHODS = (  # what a Tensor offers
+    "all amax amin any argmax argmin log_softmax logsumexp max mean min softmax std sum topk var"
+).split()
+
 Dims = int | Sequence[int] | None
 
 

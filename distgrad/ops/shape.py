@@ -13,6 +13,27 @@ from ..autograd.primitive import Primitive, define
 from .elementwise import clone
 from .promotion import cast, result_type
 
+__all__ = [  # what distgrad itself offers
+    "cat",
+    "chunk",
+    "flatten",
+    "movedim",
+    "narrow",
+    "permute",
+    "reshape",
+    "select",
+    "split",
+    "squeeze",
+    "stack",
+    "t",
+    "transpose",
+    "unbind",
+    "unsqueeze",
+]
+METHODS = (  # what a Tensor offers
+    "chunk contiguous flatten movedim narrow permute reshape select split squeeze t transpose unbind unsqueeze view"
+).split()
+
 _reshape: Primitive = define(
     "View",
     lambda input, shape: input.reshape(shape),

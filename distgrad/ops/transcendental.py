@@ -12,6 +12,30 @@ from ..autograd.primitive import Primitive, define
 from .elementwise import _binary, _exp, _sigmoid, _unary, _where, sum_to
 from .promotion import result_type
 
+__all__ = [  # what distgrad itself offers
+    "acos",
+    "asin",
+    "atan",
+    "atan2",
+    "cosh",
+    "erf",
+    "erfc",
+    "exp2",
+    "expm1",
+    "hypot",
+    "log1p",
+    "log2",
+    "log10",
+    "logaddexp",
+    "reciprocal",
+    "rsqrt",
+    "sinh",
+    "tan",
+]
+METHODS = (  # what a Tensor offers
+    "acos asin atan atan2 cosh erf erfc exp2 expm1 hypot log10 log1p log2 logaddexp reciprocal rsqrt sinh tan"
+).split()
+
 # Exponentials and logarithms ----------------------------------------------------------------------------------------
 
 _exp2: Primitive = define("Exp2", np.exp2, ("input",), input=lambda g, output: g * output * math.log(2))
