@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from .errors import ConfigError
 
 T = TypeVar("T")
+
+
+def no_attribute(owner: str, name: str, names: Iterable[str]) -> AttributeError:
+    """The error for a name that ``owner`` does not have; it says so, and which of ``names`` is nearest."""
+    # a private name is a protocol's question, not a user's typing
+    near = [] if name.startswith("_") else difflib.get_close_matches(name, names, n=1)
+    hint = f": it is not in distgrad; the nearest name is {near[0]!r}" if near else ": it is not in distgrad"
+    return AttributeError(f"{owner} has no attribute {name!r}{hint}", name=name)
 
 
 def nearest(name: str, names: list[str]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .anomaly import anomaly
 from .grad_mode import set_grad_enabled
 from .tensor import Handle, Hook, Tensor
 
@@ -27,58 +28,75 @@ NodePreHook = Callable[[Sequence[Any]], "Sequence[Any] | None"]
 _sequence = itertools.count()
 
 
+class _Hooks:
+    """The hooks of one node. Nearly no node has any, so they are made when the first one comes."""
+
+    __slots__ = ("after", "before", "retain", "tensor")
+
+    def __init__(self) -> None:
+        self.tensor: dict[int, dict[int, Hook]] = {}  # by output
+        self.retain: dict[int, Callable[[Tensor], None]] = {}  # by output
+        self.before: dict[int, NodePreHook] = {}
+        self.after: dict[int, NodeHook] = {}
+
+
 class Node:
     """One recorded step. ``edges[i]`` is where the gradient of input ``i`` goes: a node and which of its outputs."""
 
-    # Nearly no node has hooks, so the dictionaries are made when the first one comes.
-    tensor_hooks: dict[int, dict[int, Hook]] | None = None  # by output
-    retain_hooks: dict[int, Callable[[Tensor], None]] | None = None  # by output
-    _pre_hooks: dict[int, NodePreHook] | None = None
-    _hooks: dict[int, NodeHook] | None = None
+    __slots__ = ("__weakref__", "_metadata", "edges", "hooks", "outputs", "sequence")
 
-    def __init__(self, edges: tuple[tuple[Node, int] | None, ...], outputs: int = 1) -> None:
+    def __init__(self, edges: Sequence[tuple[Node, int] | None], outputs: int = 1) -> None:
         self.edges = edges
         self.outputs = outputs
         self.sequence = next(_sequence)  # later nodes first: among those that are ready, PyTorch's order
+        self.hooks: _Hooks | None = None
+        self._metadata: dict[str, Any] | None = anomaly.note() if anomaly.enabled else None
 
     def name(self) -> str:
         """What ``repr`` of a tensor shows as its ``grad_fn``."""
         return type(self).__name__
 
     @property
+    def metadata(self) -> dict[str, Any]:
+        """A dictionary for whatever somebody wants to note of this node; anomaly mode notes where it was recorded."""
+        if self._metadata is None:
+            self._metadata = {}
+        return self._metadata
+
+    @property
     def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
         """Where the gradients of the inputs go, ``(None, 0)`` for an input that needs none."""
         return tuple((None, 0) if edge is None else edge for edge in self.edges)
 
+    def _own_hooks(self) -> _Hooks:
+        if self.hooks is None:
+            self.hooks = _Hooks()
+        return self.hooks
+
     def register_hook(self, hook: NodeHook) -> Handle:
         """Calls ``hook(grad_inputs, grad_outputs)`` after this node; a tuple it returns replaces ``grad_inputs``."""
-        if self._hooks is None:
-            self._hooks = {}
-        return Handle.add(self._hooks, hook)
+        return Handle.add(self._own_hooks().after, hook)
 
     def register_prehook(self, hook: NodePreHook) -> Handle:
         """Calls ``hook(grad_outputs)`` before this node; a tuple it returns replaces ``grad_outputs``."""
-        if self._pre_hooks is None:
-            self._pre_hooks = {}
-        return Handle.add(self._pre_hooks, hook)
+        return Handle.add(self._own_hooks().before, hook)
 
     def tensor_hooks_of(self, output: int) -> dict[int, Hook]:
         """The hooks of the tensor that is output ``output``, to be added to."""
-        if self.tensor_hooks is None:
-            self.tensor_hooks = {}
-        return self.tensor_hooks.setdefault(output, {})
+        return self._own_hooks().tensor.setdefault(output, {})
 
     def retain(self, output: int, keep: Callable[[Tensor], None] | None) -> None:
         """Calls ``keep`` with the final gradient of output ``output``, after its hooks; None takes it back."""
-        if self.retain_hooks is None:
-            self.retain_hooks = {}
         if keep is None:
-            self.retain_hooks.pop(output, None)
+            self._own_hooks().retain.pop(output, None)
         else:
-            self.retain_hooks[output] = keep
+            self._own_hooks().retain[output] = keep
 
-    def apply(self, gradients: list[Gradient | None], create_graph: bool) -> Sequence[Gradient | None]:
-        """From the gradients of the outputs (None: no gradient arrived), those of the inputs, one an edge."""
+    def apply(self, gradient: Any, create_graph: bool) -> Sequence[Gradient | None]:
+        """From the gradient of the output, those of the inputs, one an edge.
+
+        ``gradient`` is a tuple where there are several outputs; None stands for a gradient that has not arrived.
+        """
         raise NotImplementedError
 
     def release(self) -> None:
@@ -91,14 +109,16 @@ class Node:
 class AccumulateGrad(Node):
     """The end of the graph at a leaf: adds what arrives to ``variable.grad``."""
 
+    __slots__ = ("variable",)
+
     def __init__(self, variable: Tensor) -> None:
         super().__init__(())
         self.sequence = -1
         self.variable = variable
 
-    def apply(self, gradients: list[Gradient | None], create_graph: bool) -> Sequence[Gradient | None]:
+    def apply(self, gradient: Any, create_graph: bool) -> Sequence[Gradient | None]:
         """Runs the leaf's hooks and accumulates."""
-        variable, gradient = self.variable, gradients[0]
+        variable = self.variable
         if gradient is None:
             return ()
         if variable._hooks:
@@ -123,6 +143,9 @@ class AccumulateGrad(Node):
 
 def edge_of(tensor: Tensor) -> tuple[Node, int]:
     """Where the gradient of ``tensor`` has to go."""
+    while tensor._batched:
+        tensor = tensor._value
+    tensor._up_to_date()
     if tensor._node is not None:
         return tensor._node, tensor._output_nr
     accumulator = tensor._accumulator() if tensor._accumulator is not None else None
@@ -199,58 +222,79 @@ def run_backward(
     """
     needed = None if targets is None else _leading_to({node for node, _ in targets}, [node for node, _ in roots])
     arrivals = _count_arrivals([node for node, _ in roots], needed)
-    pending: dict[Node, list[Gradient | None]] = {}
-    ready: list[tuple[int, int, Node]] = []
-    tie = itertools.count()
+    pending: dict[Node, Any] = {}  # the gradient of a node's output; of several outputs, a list
+    ready: list[tuple[int, Node]] = []  # a heap: the most recent operation first
     captured: dict[tuple[Node, int], Gradient] = {}
     capture = set() if accumulate else set(targets or ())
+    watched = anomaly.enabled
 
     def arrive(node: Node, output: int, gradient: Gradient) -> None:
-        slots = pending.get(node)
-        if slots is None:
-            slots = pending[node] = [None] * node.outputs
-        present = slots[output]
+        if node.outputs == 1:
+            present = pending.get(node)
+        else:
+            slots = pending.setdefault(node, [None] * node.outputs)
+            present = slots[output]
         if present is not None:
             gradient = present + gradient
             if isinstance(gradient, np.generic):  # what NumPy makes of two 0-d arrays
                 gradient = np.asarray(gradient)
-        slots[output] = gradient
+        if node.outputs == 1:
+            pending[node] = gradient
+        else:
+            slots[output] = gradient
 
-    def push(node: Node) -> None:
-        # A leaf at once, so that its gradient is on its way as soon as it is final; then the most recent operation.
-        heapq.heappush(ready, (-node.sequence if node.sequence >= 0 else -(1 << 62), next(tie), node))
+    def finish(node: Node) -> None:
+        """Applies ``node``, all of whose gradients have arrived, and sends on what it gives."""
+        gradient = pending.pop(node, None)
+        if node.outputs > 1:
+            gradient = tuple(gradient or [None] * node.outputs)
+        if node.hooks is not None:
+            gradient = _before(node, gradient, create_graph)
+        if capture:
+            for output, part in enumerate(gradient if node.outputs > 1 else (gradient,)):
+                if (node, output) in capture and part is not None:
+                    captured[node, output] = _leaf_hooks(node, part, create_graph)
+        if needed is not None and not _goes_on(node, needed, accumulate):
+            return
+        produced = node.apply(gradient, create_graph) if not watched else anomaly.watch(node, gradient, create_graph)
+        if node.hooks is not None and node.hooks.after:
+            produced = _after(node, produced, gradient, create_graph)
+        gradient = None  # no array outlives its use
+        if not retain_graph:
+            node.release()
+        for edge, part in zip(node.edges, produced, strict=True):
+            if edge is None:
+                continue
+            target = edge[0]
+            if needed is not None and target not in needed:
+                continue
+            if part is not None:
+                if target in pending or target.outputs > 1:
+                    arrive(target, edge[1], part)
+                else:
+                    pending[target] = part
+            left = arrivals[target] - 1
+            arrivals[target] = left
+            if not left:
+                if target.sequence < 0:
+                    finish(target)  # a leaf at once, so that its gradient is on its way as soon as it is final
+                else:
+                    heapq.heappush(ready, (-target.sequence, target))
 
     for (node, output), gradient in zip(roots, gradients, strict=True):
         arrive(node, output, gradient)
-    for node in {node: None for node, _ in roots}:
-        if arrivals.get(node, 0) == 0:
-            push(node)
-
     _callbacks.stack.append([])
     try:
         with set_grad_enabled(create_graph), np.errstate(all="ignore"):
-            while ready:
-                node = heapq.heappop(ready)[2]
-                slots = pending.pop(node, None) or [None] * node.outputs
-                _tensor_hooks(node, slots, create_graph)
-                for output in range(node.outputs if capture else 0):
-                    if (node, output) in capture and slots[output] is not None:
-                        captured[node, output] = _leaf_hooks(node, slots[output], create_graph)
-                if not _goes_on(node, needed, accumulate):
+            for node in {node: None for node, _ in roots}:
+                if arrivals.get(node, 0):
                     continue
-                produced = _apply(node, slots, create_graph)
-                del slots
-                if not retain_graph:
-                    node.release()
-                for edge, gradient in zip(node.edges, produced, strict=True):
-                    if edge is None or (needed is not None and edge[0] not in needed):
-                        continue
-                    if gradient is not None:
-                        arrive(edge[0], edge[1], gradient)
-                    arrivals[edge[0]] -= 1
-                    if arrivals[edge[0]] == 0:
-                        push(edge[0])
-                produced, gradient = (), None  # no array outlives its use
+                if node.sequence < 0:
+                    finish(node)
+                else:
+                    heapq.heappush(ready, (-node.sequence, node))
+            while ready:
+                finish(heapq.heappop(ready)[1])
             for callback in _callbacks.stack[-1]:
                 callback()
     finally:
@@ -258,45 +302,53 @@ def run_backward(
     return [captured.get(target) for target in targets or ()]
 
 
-def _apply(node: Node, slots: list[Gradient | None], create_graph: bool) -> Sequence[Gradient | None]:
-    def shown(values: Sequence[Gradient | None]) -> tuple[Tensor | None, ...]:
-        return tuple(value if value is None or isinstance(value, Tensor) else Tensor(value) for value in values)
-
-    def unwrapped(hook: Any, before: Sequence[Tensor | None], values: Any) -> list[Gradient | None]:
-        values = (values,) if isinstance(values, Tensor) else tuple(values)
-        if len(values) != len(before):
-            raise RuntimeError(
-                f"hook {getattr(hook, '__name__', type(hook).__name__)!r} has returned an incorrect number of values "
-                f"(got {len(values)}, but expected {len(before)})"
-            )
-        for old, new in zip(before, values, strict=True):
-            if new is not None:
-                _check_replacement(hook, old, new)
-        return [value if create_graph or value is None else value._data for value in values]
-
-    for pre_hook in list(node._pre_hooks.values()) if node._pre_hooks else ():
-        before = shown(slots)
-        replaced = pre_hook(before)
-        if replaced is not None:
-            slots = unwrapped(pre_hook, before, replaced)
-    given = shown(slots) if node._hooks else ()
-    produced = node.apply(slots, create_graph)
-    for hook in list(node._hooks.values()) if node._hooks else ():
-        before = shown(produced)
-        replaced = hook(before, given)
-        if replaced is not None:
-            produced = unwrapped(hook, before, replaced)
-    return produced
+def _shown(values: Sequence[Gradient | None]) -> tuple[Tensor | None, ...]:
+    return tuple(value if value is None or isinstance(value, Tensor) else Tensor(value) for value in values)
 
 
-def _tensor_hooks(node: Node, slots: list[Gradient | None], create_graph: bool) -> None:
-    for output, hooks in node.tensor_hooks.items() if node.tensor_hooks else ():
+def _unwrapped(hook: Any, before: Sequence[Tensor | None], values: Any, create_graph: bool) -> list[Gradient | None]:
+    """What a node's hook has returned, once it is found to fit."""
+    values = (values,) if isinstance(values, Tensor) else tuple(values)
+    if len(values) != len(before):
+        raise RuntimeError(
+            f"hook {getattr(hook, '__name__', type(hook).__name__)!r} has returned an incorrect number of values "
+            f"(got {len(values)}, but expected {len(before)})"
+        )
+    for old, new in zip(before, values, strict=True):
+        if new is not None:
+            _check_replacement(hook, old, new)
+    return [value if create_graph or value is None else value._data for value in values]
+
+
+def _before(node: Node, gradient: Any, create_graph: bool) -> Any:
+    """The hooks of the node's outputs, then those of the node itself."""
+    hooks = node.hooks
+    assert hooks is not None
+    slots = list(gradient) if node.outputs > 1 else [gradient]
+    for output, tensor_hooks in hooks.tensor.items():
         if slots[output] is not None:
-            slots[output] = run_hooks(hooks.values(), slots[output], create_graph)
-    for output, keep in node.retain_hooks.items() if node.retain_hooks else ():
-        gradient = slots[output]
-        if gradient is not None:
-            keep(gradient if create_graph else Tensor(gradient.copy()))
+            slots[output] = run_hooks(tensor_hooks.values(), slots[output], create_graph)
+    for output, keep in hooks.retain.items():
+        if slots[output] is not None:
+            keep(slots[output] if create_graph else Tensor(slots[output].copy()))
+    for pre_hook in list(hooks.before.values()):
+        shown = _shown(slots)
+        replaced = pre_hook(shown)
+        if replaced is not None:
+            slots = _unwrapped(pre_hook, shown, replaced, create_graph)
+    return tuple(slots) if node.outputs > 1 else slots[0]
+
+
+def _after(node: Node, produced: Sequence[Any], gradient: Any, create_graph: bool) -> Sequence[Any]:
+    """The hooks that see what the node has made of its gradient."""
+    assert node.hooks is not None
+    given = _shown(gradient if node.outputs > 1 else (gradient,))
+    for hook in list(node.hooks.after.values()):
+        shown = _shown(produced)
+        replaced = hook(shown, given)
+        if replaced is not None:
+            produced = _unwrapped(hook, shown, replaced, create_graph)
+    return produced
 
 
 def _leaf_hooks(node: Node, gradient: Gradient, create_graph: bool) -> Gradient:
@@ -305,10 +357,8 @@ def _leaf_hooks(node: Node, gradient: Gradient, create_graph: bool) -> Gradient:
     return gradient
 
 
-def _goes_on(node: Node, needed: set[Node] | None, accumulate: bool) -> bool:
+def _goes_on(node: Node, needed: set[Node], accumulate: bool) -> bool:
     """Whether ``node`` is to be applied, or is only where a requested gradient is read off."""
-    if needed is None:
-        return True
     if isinstance(node, AccumulateGrad):
         return accumulate
     return any(edge is not None and edge[0] in needed for edge in node.edges)

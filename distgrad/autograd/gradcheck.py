@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .functional import grad
+from .derivatives import grad
 from .tensor import Array, Tensor
 
 

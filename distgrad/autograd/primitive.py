@@ -16,26 +16,51 @@ therefore keep to operators and to other primitives, which give an array for arr
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from .engine import Gradient, Node, edge_of, run_backward
+from .anomaly import anomaly
+from .engine import AccumulateGrad, Gradient, Node, _sequence, edge_of, run_backward
 from .grad_mode import mode
 from .tensor import Array, Tensor
+from .view import Step, View
 
 PRIMITIVES: dict[str, Primitive] = {}
 
+_new, _ndarray = object.__new__, np.ndarray
 
-class _Plan(NamedTuple):
-    """What a call has to save when the operands of one bit mask require a gradient."""
 
-    operands: tuple[int, ...]  # positions to keep, as Tensor where they are one
-    names: tuple[str, ...]  # what to keep besides: "output", residuals, shapes, dtypes, keywords
-    layout: tuple[str, ...]  # the names of all that is kept, operands first
-    shapes: dict[str, int]  # of these names, those that ask for a shape, and of which operand
-    frees: bool  # there is memory to free once the gradient has passed, not only shapes, dtypes and keywords
+class _Plan:
+    """What a call saves, and what its node then does, when the operands of one bit mask require a gradient.
+
+    Attributes:
+        fetch: what to save, operands first: pairs of what it is and of a position or name.
+        tensors: how many of the saved values are operands.
+        vjps: for each gradient: the position of its operand, the operand's name, and where the VJP's arguments are
+            among the saved values (an index; ``~position`` stands for ``index`` of a starred operand).
+        frees: there is memory to free once the gradient has passed, not only shapes, dtypes and keywords.
+    """
+
+    __slots__ = ("fetch", "frees", "tensors", "vjps")
+
+    def __init__(
+        self,
+        fetch: tuple[tuple[int, Any], ...],
+        tensors: int,
+        vjps: tuple[tuple[int, str, tuple[int, ...]], ...],
+        frees: bool,
+    ) -> None:
+        self.fetch = fetch
+        self.tensors = tensors
+        self.vjps = vjps
+        self.frees = frees
+
+
+# What a plan may fetch.
+_OPERAND, _SHAPE, _DTYPE, _OUTPUT, _RESIDUAL, _KEYWORD, _STARRED, _STARRED_SHAPES = range(8)
 
 
 class Primitive:
@@ -54,6 +79,7 @@ class Primitive:
         view: the result shares memory with the first operand.
         multiple: the forward returns a tuple of results. A VJP's ``g`` is then a tuple too, with None for a result that
             no gradient has reached, and ``output`` likewise.
+            A forward that takes ``out=`` (as all of NumPy's ufuncs do) can also ``write`` over an operand.
         decomposition: the same function of Tensors in simpler operations. With it the VJPs see arrays only (they may
             be fast kernels), and a recorded backward pass differentiates the decomposition instead.
     """
@@ -70,6 +96,7 @@ class Primitive:
         decomposition: Callable[..., Tensor] | None = None,
     ) -> None:
         self.name = name
+        self.node_name = f"{name}Backward0"  # as PyTorch writes it
         self.forward = forward
         self.starred = operands[0][:-1] if operands[0].endswith("*") else None
         self.operands = operands
@@ -78,8 +105,10 @@ class Primitive:
         self.view = view
         self.multiple = multiple
         self.decomposition = decomposition
+        self.unusual = bool(view or multiple or residuals)
+        self.writes = isinstance(forward, np.ufunc) or "out" in inspect.signature(forward).parameters
         self._needs = {operand: tuple(inspect.signature(vjp).parameters)[1:] for operand, vjp in vjps.items()}
-        self._plans: dict[tuple[int, int], _Plan] = {}
+        self._plans: dict[int, _Plan] = {}  # by the mask, with a leading 1 that tells how many operands there are
         known = {self.starred} if self.starred else set(operands)
         if unknown := set(vjps) - known:
             raise ValueError(f"primitive {name}: a VJP for {sorted(unknown)}, but the operands are {operands}")
@@ -87,50 +116,101 @@ class Primitive:
     def __call__(self, *operands: Any, **keywords: Any) -> Any:
         """Runs the forward and records it."""
         arrays: list[Any] = []
-        traced = False
-        mask = 0
-        for position, operand in enumerate(operands):
+        mask, bit, traced = 0, 1, False
+        for operand in operands:
             if isinstance(operand, Tensor):
                 traced = True
-                arrays.append(operand._data)
+                if operand._view is not None:
+                    operand._up_to_date()
                 if operand._requires_grad:
-                    mask |= 1 << position
-                if operand._base is not None and mode.enabled and operand._base._node is not operand._base_node:
-                    raise RuntimeError(
-                        f"{self.name}: operand {position} is a view whose base has since been changed in place by a "
-                        "recorded operation, which this version cannot differentiate. Take the view after the change."
-                    )
+                    mask |= bit
+                arrays.append(operand._data)
             else:
                 arrays.append(operand)
+            bit += bit
         if not traced:
             result = self.forward(*arrays, **keywords)
             return result[0] if self.residuals else result
-        # Infinities and NaN are values here, as in PyTorch, not warnings. A backward pass has its own guard.
-        with np.errstate(all="ignore"):
-            result = self.forward(*arrays, **keywords)
+        state = mode.state
+        if state.batching is not None:
+            return state.batching(self, operands, keywords)
+        run = state.quietly
+        result = run(self.forward, *arrays, **keywords) if keywords else run(self.forward, *arrays)
+        recorded = mask and state.enabled and self.vjps
+        if self.unusual:
+            return self._unusual(operands, keywords, result, mask | bit if recorded else 0)
+        # A result without history: what Tensor(result) does, at half its cost. NumPy gives a scalar for 0-d operands.
+        out: Tensor = _new(Tensor)
+        out._data = result if type(result) is _ndarray else np.asarray(result)
+        out._output_nr = 0
+        out._counter = out._view = None
+        if recorded:
+            out._requires_grad = True
+            out._node = self._record(operands, keywords, (out,), (), mask | bit)
+        else:
+            out._requires_grad = False
+            out._node = None
+            if state.inference:
+                out._inference = True
+        return out
+
+    def _unusual(self, operands: tuple[Any, ...], keywords: dict[str, Any], result: Any, mask: int) -> Any:
+        """The rest of a call that gives views, several results, or residuals."""
         extra: tuple[Any, ...] = ()
         if self.residuals:
             result, extra = result
-        recorded = bool(mask and mode.enabled and self.vjps)
         results = result if self.multiple else (result,)
-        # NumPy gives a scalar for 0-d operands.
-        outs = tuple(Tensor(x if isinstance(x, np.ndarray) else np.asarray(x)) for x in results)
+        outs = tuple([_tensor(x if type(x) is _ndarray else np.asarray(x)) for x in results])
         if self.view:
-            for out in outs:
-                self._share(operands[0], out)
-        if recorded:
+            for number, out in enumerate(outs):
+                self._share(operands, keywords, out, number if self.multiple else None)
+        if mask:
             node = self._record(operands, keywords, outs, extra, mask)
             for number, out in enumerate(outs):
-                out._requires_grad, out._node, out._output_nr = True, node, number
+                if out._data.dtype.kind == "f":
+                    out._requires_grad, out._node, out._output_nr = True, node, number
+        elif mode.inference:
+            for out in outs:
+                out._inference = True
         return outs if self.multiple else outs[0]
 
-    @staticmethod
-    def _share(source: Tensor, out: Tensor) -> None:
-        """Makes ``out`` known as a view of ``source``, so that changes in place are noticed on both sides."""
-        if np.may_share_memory(source._data, out._data):
-            out._counter = source._versions()
-            out._base = source if source._base is None else source._base
-            out._base_node = out._base._node
+    def write(self, target: Tensor, *operands: Any, **keywords: Any) -> Tensor | None:
+        """The operation with its result written over ``target``, its first operand, in one pass.
+
+        Returns:
+            A tensor with the history of the result, for ``inplace.rebase``. None, and nothing is done, where the
+            gradient needs what would be overwritten.
+        """
+        operands = (target, *operands)
+        mask, others = 1 << len(operands), [x for x in operands[1:] if isinstance(x, Tensor)]
+        for position, x in enumerate(operands):
+            if isinstance(x, Tensor) and x.requires_grad:
+                mask |= 1 << position
+        recorded = mode.enabled and mask != 1 << len(operands)
+        if recorded:
+            plan = self._plans.get(mask) or self._plan(mask, len(operands))
+            shares = any(x is target or (x._counter is not None and x._counter is target._counter) for x in others)
+            if shares or plan.fetch[:1] == ((_OPERAND, 0),):
+                return None
+        arrays = [x._data if isinstance(x, Tensor) else x for x in operands]
+        mode.state.quietly(self.forward, *arrays, out=target._data, **keywords)
+        target._changed()
+        out = _tensor(target._data)
+        out._counter = target._counter
+        if recorded:
+            out._node = self._record(operands, keywords, (out,), (), mask)
+            out._requires_grad = True
+        return out
+
+    def _share(self, operands: tuple[Any, ...], keywords: dict[str, Any], out: Tensor, number: int | None) -> None:
+        """Makes ``out`` known as a view of the first operand, so that changes in place are noticed on both sides."""
+        source, memory = operands[0], out._data.base
+        if memory is None:
+            return  # a copy had to be made
+        owner = source._data
+        if memory is owner or memory is owner.base or np.may_share_memory(owner, out._data):
+            out._counter = counter = source._versions()
+            out._view = View(source, Step(self, operands[1:], keywords, number), counter[0])
 
     def _record(
         self,
@@ -140,96 +220,187 @@ class Primitive:
         extra: tuple[Any, ...],
         mask: int,
     ) -> OperationNode:
-        plan = self._plan(mask, len(operands))
+        plan = self._plans.get(mask) or self._plan(mask, len(operands))
         saved: list[Any] = []
-        for position in plan.operands:
-            operand = operands[position]
-            if isinstance(operand, Tensor):
-                if operand._inference:
-                    raise RuntimeError(
-                        f"Inference tensors cannot be saved for backward: {self.name} needs operand {position}, which "
-                        f"was made inside inference_mode(). Use no_grad() there, or clone() the tensor outside."
-                    )
-                saved.append((operand, operand._version))
-            else:
-                saved.append(operand)
-        for name in plan.names:
-            if name in plan.shapes:
-                operand = operands[plan.shapes[name]]
-                saved.append(operand._data.shape if isinstance(operand, Tensor) else np.shape(operand))
-            elif name == "output":
+        versions: dict[int, int] | None = None  # of those that have been changed in place before, by index in saved
+        for what, key in plan.fetch:
+            if what == _SHAPE:
+                value = operands[key]
+                value = value._data.shape if isinstance(value, Tensor) else np.shape(value)
+            elif what == _OPERAND:
+                value = operands[key]
+                if isinstance(value, Tensor):
+                    if value._counter is not None:
+                        versions = versions or {}
+                        versions[len(saved)] = value._counter[0]
+                    if value._inference:
+                        self._refuse_inference(key)
+            elif what == _KEYWORD:
+                value = keywords[key] if key in keywords else self._default(key)
+            elif what == _OUTPUT:
                 # arrays: a Tensor would keep its own node alive
-                saved.append(tuple((out._data, out._versions(), out._version) for out in outs))
-            elif name in self.residuals:
-                saved.append(extra[self.residuals.index(name)])
-            elif name in keywords:
-                saved.append(keywords[name])
+                value = tuple((out._data, out._versions(), out._version) for out in outs)
+            elif what == _RESIDUAL:
+                value = extra[key]
+            elif what == _DTYPE:
+                value = operands[key]
+                value = value._data.dtype if isinstance(value, Tensor) else np.asarray(value).dtype
             else:
-                saved.append(self._metadata(name, operands))
-        edges = [edge_of(operand) if mask >> position & 1 else None for position, operand in enumerate(operands)]
-        return OperationNode(self, tuple(edges), plan, tuple(saved), keywords, len(outs))
+                value = tuple(x.shape for x in operands)
+            saved.append(value)
+        edges: list[tuple[Node, int] | None] = []
+        bit = 1
+        for operand in operands:
+            if mask & bit:
+                producer = operand._node
+                edges.append((producer, operand._output_nr) if producer is not None else edge_of(operand))
+            else:
+                edges.append(None)
+            bit += bit
+        # An OperationNode without the detour of a constructor: this is where recording spends its time.
+        node: OperationNode = _new(OperationNode)
+        node.primitive = self
+        node.edges = edges
+        node.outputs = len(outs)
+        node.shapes = (outs[0]._data.shape,) if len(outs) == 1 else tuple([out._data.shape for out in outs])
+        node.sequence = next(_sequence)
+        node.hooks = None
+        node._metadata = anomaly.note() if anomaly.enabled else None
+        node._plan = plan
+        node._saved = saved
+        node._versions = versions
+        node._keywords = keywords if self.decomposition is not None else None
+        if mode.state.saved_hooks:
+            node.pack()
+        return node
+
+    @staticmethod
+    def _refuse_inference(position: int) -> None:
+        raise RuntimeError(
+            f"Inference tensors cannot be saved for backward: operand {position} was made inside inference_mode(). Use "
+            "no_grad() there, or clone() the tensor outside."
+        )
 
     def _plan(self, mask: int, count: int) -> _Plan:
-        plan = self._plans.get((mask, count))
-        if plan is None:
-            wanted: set[str] = set()
-            for position in range(count):
-                if mask >> position & 1:
-                    operand = self.starred or self.operands[position]
-                    if operand not in self._needs:
-                        raise RuntimeError(
-                            f"{self.name} is not differentiable with respect to {operand!r}; detach() that argument"
-                        )
-                    wanted.update(self._needs[operand])
-            if self.starred:
-                wanted.discard("index")
-            if self.decomposition is not None:
-                wanted.update(self.operands)
-            names = [self.starred] * count if self.starred else list(self.operands[:count])
-            kept = tuple(position for position, name in enumerate(names) if name in wanted)
-            rest = tuple(sorted(wanted.difference(names)))
-            frees = bool(kept) or not {"output", *self.residuals}.isdisjoint(rest)
-            shapes = {f"{name}_shape": position for position, name in enumerate(names)}
-            shapes = {} if self.starred else {name: shapes[name] for name in rest if name in shapes}
-            plan = _Plan(kept, rest, tuple(names[position] for position in kept) + rest, shapes, frees)
-            self._plans[mask, count] = plan
+        requested = [position for position in range(count) if mask >> position & 1]
+        wanted: set[str] = set()
+        for position in requested:
+            operand = self.starred or self.operands[position]
+            if operand not in self._needs:
+                raise RuntimeError(
+                    f"{self.name} is not differentiable with respect to {operand!r}; detach() that argument"
+                )
+            wanted.update(self._needs[operand])
+        if self.starred:
+            wanted.discard("index")
+        if self.decomposition is not None:
+            wanted.update((self.starred,) if self.starred else self.operands[:count])
+        names = [self.starred or ""] * count if self.starred else list(self.operands[:count])
+        kept = [position for position, name in enumerate(names) if name in wanted]
+        rest = sorted(wanted.difference(names))
+        fetch = [(_OPERAND, position) for position in kept] + [self._fetch(name, names) for name in rest]
+        # A starred operand is one argument, the tuple of all: after the others.
+        place = {name: len(kept) + number for number, name in enumerate(rest)}
+        if self.starred:
+            place[self.starred] = len(fetch)
+        else:
+            place.update({names[position]: number for number, position in enumerate(kept)})
+        vjps = []
+        for position in requested:
+            operand = self.starred or self.operands[position]
+            needs = self._needs[operand]
+            at = tuple(~position if need == "index" and self.starred else place[need] for need in needs)
+            vjps.append((position, operand, at))
+        frees = bool(kept) or any(what in (_OUTPUT, _RESIDUAL) for what, _ in fetch)
+        self._plans[mask] = plan = _Plan(tuple(fetch), len(kept), tuple(vjps), frees)
         return plan
 
-    def _metadata(self, name: str, operands: tuple[Any, ...]) -> Any:
+    def _fetch(self, name: str, operands: list[str]) -> tuple[int, Any]:
         operand, _, what = name.rpartition("_")
-        if operand == self.starred and what == "shape":
-            return tuple(x.shape for x in operands)
-        if operand in self.operands and what == "dtype":
-            value = operands[self.operands.index(operand)]
-            return value._data.dtype if isinstance(value, Tensor) else np.asarray(value).dtype
-        # A keyword that this call left at its default.
+        if name == "output":
+            return _OUTPUT, None
+        if name in self.residuals:
+            return _RESIDUAL, self.residuals.index(name)
+        if self.starred and name == f"{self.starred}_shape":
+            return _STARRED_SHAPES, None
+        if not self.starred and operand in operands and what in ("shape", "dtype"):
+            return (_SHAPE if what == "shape" else _DTYPE), operands.index(operand)
+        return _KEYWORD, name
+
+    def _default(self, name: str) -> Any:
+        """Of a keyword that a call left out."""
         parameter = inspect.signature(self.forward).parameters.get(name)
         if parameter is None or parameter.default is inspect.Parameter.empty:
             raise RuntimeError(f"primitive {self.name}: a VJP asks for {name!r}, which the call does not have")
         return parameter.default
 
 
+def _tensor(data: Array) -> Tensor:
+    """A result without history: what ``Tensor(data)`` does, at half its cost."""
+    out: Tensor = _new(Tensor)
+    out._data = data
+    out._requires_grad = False
+    out._node = out._counter = out._view = None
+    out._output_nr = 0
+    return out
+
+
+class Packed:
+    """What a pack hook made of a saved tensor, and the hook that takes it back."""
+
+    __slots__ = ("content", "edge", "unpack")
+
+    def __init__(self, content: Any, unpack: Callable[[Any], Any], edge: tuple[Node, int] | None) -> None:
+        self.content = content
+        self.unpack = unpack
+        self.edge = edge  # the history of the tensor that was packed
+
+    def take_back(self) -> Tensor:
+        """The values from the unpack hook, with the history of the tensor that was packed."""
+        tensor = self.unpack(self.content)
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"Output of saved tensor unpack_hook expected to be a Tensor but got result of type "
+                f"{type(tensor).__name__}"
+            )
+        if self.edge is None:
+            return tensor
+        node, number = self.edge
+        out = Tensor(tensor._data)
+        out._requires_grad = True
+        if isinstance(node, AccumulateGrad):
+            out._accumulator = weakref.ref(node)
+        else:
+            out._node, out._output_nr = node, number
+        return out
+
+
+def pack(tensor: Tensor, edge: tuple[Node, int] | None = None) -> Packed:
+    """Hands a tensor that is to be saved, and its history, to the innermost hooks of ``saved_tensors_hooks``."""
+    state = mode.state
+    hooks = state.saved_hooks
+    state.saved_hooks = ()  # what a hook itself computes is saved as it is
+    try:
+        return Packed(hooks[-1][0](tensor), hooks[-1][1], edge)
+    finally:
+        state.saved_hooks = hooks
+
+
 class OperationNode(Node):
     """One recorded call of a primitive."""
 
-    def __init__(
-        self,
-        primitive: Primitive,
-        edges: tuple[tuple[Node, int] | None, ...],
-        plan: _Plan,
-        saved: tuple[Any, ...],
-        keywords: dict[str, Any],
-        outputs: int,
-    ) -> None:
-        super().__init__(edges, outputs)
-        self.primitive = primitive
-        self._plan = plan
-        self._saved: tuple[Any, ...] | None = saved
-        self._keywords = keywords if primitive.decomposition is not None else None
+    __slots__ = ("_keywords", "_plan", "_saved", "_versions", "primitive", "shapes")
+
+    primitive: Primitive
+    shapes: tuple[tuple[int, ...], ...]  # of the results
+    _plan: _Plan
+    _saved: list[Any] | None  # as the plan's ``fetch`` says; None once it has been freed
+    _versions: dict[int, int] | None
+    _keywords: dict[str, Any] | None
 
     def name(self) -> str:
         """The primitive's name and ``Backward0``, as PyTorch writes it."""
-        return f"{self.primitive.name}Backward0"
+        return self.primitive.node_name
 
     def release(self) -> None:
         """Drops the residuals; a second backward then raises. Where there are none it may pass again, as in PyTorch."""
@@ -238,94 +409,111 @@ class OperationNode(Node):
 
     def save_copy_of(self, tensor: Tensor) -> None:
         """Saves the present values of ``tensor``, which the result of this very operation is about to overwrite."""
-        for index, value in enumerate((self._saved or ())[: len(self._plan.operands)]):
-            if type(value) is tuple and value[0] is tensor:
+        for index, value in enumerate((self._saved or ())[: self._plan.tensors]):
+            if value is tensor:
                 copy = Tensor(tensor._data.copy())
-                copy._node, copy._output_nr, copy._requires_grad = (
-                    tensor._node,
-                    tensor._output_nr,
-                    tensor._requires_grad,
-                )
-                self._saved = (*self._saved[:index], (copy, 0), *self._saved[index + 1 :])  # type: ignore[index]
+                copy._node, copy._output_nr = tensor._node, tensor._output_nr
+                copy._requires_grad = tensor._requires_grad
+                self._saved[index] = copy  # type: ignore[index]
+                if self._versions:
+                    self._versions.pop(index, None)
 
-    def apply(self, gradients: list[Gradient | None], create_graph: bool) -> Sequence[Gradient | None]:
+    def pack(self) -> None:
+        """Hands what is saved to the hooks of ``saved_tensors_hooks``."""
+        saved = self._saved
+        assert saved is not None
+        for index, (what, _) in enumerate(self._plan.fetch):
+            value = saved[index]
+            if isinstance(value, Tensor):
+                saved[index] = pack(value, edge_of(value) if value._requires_grad else None)
+            elif what == _OUTPUT:
+                saved[index] = tuple((pack(Tensor(array)), [0], 0) for array, _, _ in value)
+            elif what == _RESIDUAL and isinstance(value, np.ndarray):
+                saved[index] = pack(Tensor(value))
+
+    def apply(self, gradient: Any, create_graph: bool) -> Sequence[Gradient | None]:
         """The VJPs of those operands that require a gradient."""
-        if all(gradient is None for gradient in gradients):
-            return [None] * len(self.edges)
-        gradient: Any = tuple(gradients) if self.primitive.multiple else gradients[0]
+        edges: list[Gradient | None] = [None] * len(self.edges)
+        if gradient is None or (self.primitive.multiple and all(part is None for part in gradient)):
+            return edges
         kept = self._unpack(create_graph)
         primitive = self.primitive
         if create_graph and primitive.decomposition is not None:
             return self._differentiate_decomposition(gradient, kept)
-        produced: list[Gradient | None] = []
-        for position, edge in enumerate(self.edges):
-            if edge is None:
-                produced.append(None)
-                continue
-            operand = primitive.starred or primitive.operands[position]
-            needs = primitive._needs[operand]
-            arguments = [position if need == "index" and primitive.starred else kept[need] for need in needs]
+        for position, operand, at in self._plan.vjps:
             try:
-                value = primitive.vjps[operand](gradient, *arguments)
+                value = primitive.vjps[operand](gradient, *[kept[i] if i >= 0 else ~i for i in at])
             except Exception as error:
                 error.add_note(f"(in the backward pass of {primitive.name}, gradient of {operand!r})")
                 raise
-            produced.append(value if create_graph or value is None else np.asarray(value))
-        return produced
+            if not create_graph and type(value) is not np.ndarray and value is not None:
+                value = np.asarray(value)  # what NumPy makes of 0-d operands
+            edges[position] = value
+        return edges
 
-    def _unpack(self, create_graph: bool) -> dict[str, Any]:
-        if self._saved is None:
+    def _unpack(self, create_graph: bool) -> list[Any]:
+        """What was saved, as arrays or, with ``create_graph``, as Tensors."""
+        saved = self._saved
+        if saved is None:
             raise RuntimeError(
                 "Trying to backward through the graph a second time (or directly access saved tensors after they have "
                 "already been freed). Saved intermediate values of the graph are freed when you call .backward() or "
                 f"autograd.grad(). Specify retain_graph=True if you need to backward a second time. ({self.name()})"
             )
-        kept: dict[str, Any] = {}
-        starred: list[Any] = []
-        count = len(self._plan.operands)
-        for name, value in zip(self._plan.layout[:count], self._saved, strict=False):
-            if type(value) is tuple:
-                tensor, version = value
-                self._check(f"operand {name!r}", tensor._data, version, tensor._version)
-                value = tensor if create_graph else tensor._data
-            if name == self.primitive.starred:
-                starred.append(value)
-            else:
-                kept[name] = value
-        if starred and self.primitive.starred:
-            kept[self.primitive.starred] = tuple(starred)
-        for name, value in zip(self._plan.names, self._saved[count:], strict=True):
-            if name == "output":
+        kept = saved.copy()
+        plan, versions = self._plan, self._versions
+        for index in range(plan.tensors):
+            value = kept[index]
+            if isinstance(value, Tensor):
+                counter = value._counter
+                if counter is not None:
+                    before = versions.get(index, 0) if versions else 0
+                    if counter[0] != before:
+                        self._refuse(f"operand {self._operand(index)!r}", value._data, before, counter[0])
+                kept[index] = value if create_graph else value._data
+            elif type(value) is Packed:
+                tensor = value.take_back()
+                kept[index] = tensor if create_graph else tensor._data
+        for index in range(plan.tensors, len(kept)):
+            value = kept[index]
+            if type(value) is Packed:
+                kept[index] = value.take_back()._data
+            elif plan.fetch[index][0] == _OUTPUT:
+                arrays = []
                 for array, counter, version in value:
-                    self._check("output", array, version, counter[0])
-                arrays = tuple(array for array, _, _ in value)
-                value = self._outputs(arrays) if create_graph else arrays
-                value = value if self.primitive.multiple else value[0]
-            kept[name] = value
+                    if counter[0] != version:
+                        self._refuse("output", array, version, counter[0])
+                    arrays.append(array.take_back()._data if type(array) is Packed else array)
+                outputs: tuple[Any, ...] = self._outputs(arrays) if create_graph else tuple(arrays)
+                kept[index] = outputs if self.primitive.multiple else outputs[0]
+        if self.primitive.starred:
+            kept.append(tuple(kept[: plan.tensors]))
         return kept
 
-    def _outputs(self, arrays: tuple[Array, ...]) -> tuple[Tensor, ...]:
+    def _operand(self, index: int) -> str:
+        return self.primitive.starred or self.primitive.operands[self._plan.fetch[index][1]]
+
+    def _outputs(self, arrays: list[Array]) -> tuple[Tensor, ...]:
         outputs = tuple(Tensor(array) for array in arrays)
         for number, output in enumerate(outputs):
             output._node, output._output_nr, output._requires_grad = self, number, True
         return outputs
 
-    def _check(self, what: str, array: Array, saved: int, now: int) -> None:
-        if saved != now:
-            raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                f"{self.primitive.name} saved its {what} ({array.dtype} {list(array.shape)}) at version {saved}; it is "
-                f"at version {now} now. Use the out-of-place form of the operation that changed it, or give that "
-                "operation a clone()."
-            )
+    def _refuse(self, what: str, array: Array, saved: int, now: int) -> None:
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an inplace operation: "
+            f"{self.primitive.name} saved its {what} ({array.dtype} {list(array.shape)}) at version {saved}; it is "
+            f"at version {now} now. Use the out-of-place form of the operation that changed it, or give that "
+            "operation a clone()."
+        )
 
-    def _differentiate_decomposition(self, gradient: Tensor, kept: dict[str, Any]) -> list[Gradient | None]:
-        decomposition = self.primitive.decomposition
-        assert decomposition is not None and self._keywords is not None
+    def _differentiate_decomposition(self, gradient: Tensor, kept: list[Any]) -> list[Gradient | None]:
+        primitive = self.primitive
+        assert primitive.decomposition is not None and self._keywords is not None
         # Aliases: the walk must end here, not in the history of the operands, yet its result must lead there.
-        values = [kept[name] for name in self.primitive.operands]
+        values = kept[: self._plan.tensors]
         aliases = [alias(value) if isinstance(value, Tensor) else value for value in values]
-        output = decomposition(*aliases, **self._keywords)
+        output = primitive.decomposition(*aliases, **self._keywords)
         wanted = [edge_of(aliases[position]) for position, edge in enumerate(self.edges) if edge is not None]
         found = iter(run_backward([edge_of(output)], [gradient], retain_graph=True, create_graph=True, targets=wanted))
         return [None if edge is None else next(found) for edge in self.edges]

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..registry import no_attribute
 from .grad_mode import mode
 from .printing import format_tensor
 
 if TYPE_CHECKING:
     from .engine import AccumulateGrad, Node
+    from .view import View
 
 Array = NDArray[Any]
 Hook = Callable[["Tensor"], "Tensor | None"]
@@ -65,7 +67,20 @@ class Handle:
         self.remove()
 
 
-class Tensor:
+class _Slots:
+    """What every result of an operation has, in slots: to make one then costs half of what a dictionary would."""
+
+    __slots__ = ("_counter", "_data", "_node", "_output_nr", "_requires_grad", "_view")
+
+    _data: Array
+    _requires_grad: bool
+    _node: Node | None  # the operation that made this tensor; None for a leaf
+    _output_nr: int  # which of that operation's outputs
+    _counter: list[int] | None  # in-place changes so far, one list shared by all views of the memory
+    _view: View | None  # of a view: whose memory this is, and how to get from there to here
+
+
+class Tensor(_Slots):
     """A multi-dimensional array that records the operations on it, with the meaning of ``torch.Tensor``.
 
     Args:
@@ -77,19 +92,14 @@ class Tensor:
         RuntimeError: ``requires_grad`` with a dtype that is not floating point.
     """
 
-    # Most tensors need few of these, so the defaults live on the class and cost nothing per instance.
-    _requires_grad: bool = False
+    # What few tensors need: the default lives on the class and costs nothing per instance.
     _grad: Tensor | None = None
-    _node: Node | None = None  # the operation that made this tensor; None for a leaf
-    _output_nr: int = 0  # which of that operation's outputs
     _accumulator: weakref.ref[AccumulateGrad] | None = None
     _hooks: dict[int, Hook] | None = None  # of a leaf; a non-leaf's hooks live on its node
     _post_accumulate_hooks: dict[int, Callable[[Tensor], None]] | None = None
     _retains_grad: bool = False
-    _counter: list[int] | None = None  # in-place changes so far, one list shared by all views of the memory
-    _base: Tensor | None = None  # of a view: the tensor whose memory this is
-    _base_node: Node | None = None  # of a view: the base's history when the view was taken
     _inference: bool = False
+    _batched: bool = False  # one sample of many, inside vmap: see ``func.batched``
 
     # ndarray (+) Tensor must end in Tensor.__radd__ rather than in an object array.
     __array_ufunc__ = None
@@ -98,7 +108,10 @@ class Tensor:
         if not isinstance(data, np.ndarray):
             # NumPy's arithmetic on 0-d arrays gives scalars, which have a dtype of their own; Python's numbers do not.
             data = np.array(data, dtype=None if isinstance(data, np.generic) else np.float32)
-        self._data: Array = data
+        self._data = data
+        self._requires_grad = False
+        self._node = self._counter = self._view = None
+        self._output_nr = 0
         if mode.inference:
             self._inference = True
         if requires_grad:
@@ -162,7 +175,7 @@ class Tensor:
         Raises:
             RuntimeError: the tensor requires a gradient; call ``detach().numpy()``.
         """
-        if self._requires_grad:
+        if self.requires_grad:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
         return self._data
 
@@ -203,10 +216,12 @@ class Tensor:
     @property
     def requires_grad(self) -> bool:
         """Whether a gradient is wanted: set by the user on a leaf, inherited by everything computed from it."""
+        self._up_to_date()
         return self._requires_grad
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        self._up_to_date()
         if self._node is not None:
             if value:
                 return
@@ -230,11 +245,13 @@ class Tensor:
     @property
     def grad_fn(self) -> Node | None:
         """The recorded operation that made this tensor, or None for a leaf."""
+        self._up_to_date()
         return self._node
 
     @property
     def is_leaf(self) -> bool:
         """Whether no recorded operation made this tensor."""
+        self._up_to_date()
         return self._node is None
 
     @property
@@ -279,6 +296,21 @@ class Tensor:
         """Notes one change in place, so that a backward that saved the old values can tell."""
         self._versions()[0] += 1
 
+    def _up_to_date(self) -> None:
+        """Gives a view whose base has been changed in place the history that it has since."""
+        view = self._view
+        if view is not None and view.version != self._counter[0]:  # type: ignore[index]
+            view.refresh(self)
+
+    @property
+    def _base(self) -> Tensor | None:
+        """Of a view: the tensor whose memory it shares."""
+        return None if self._view is None else self._view.base
+
+    def _is_view(self) -> bool:
+        """Whether the memory is that of another tensor, changes of which reach this one and its history."""
+        return self._view is not None
+
     def backward(
         self,
         gradient: Tensor | None = None,
@@ -294,7 +326,7 @@ class Tensor:
             create_graph: record the backward pass itself, for higher derivatives.
             inputs: accumulate into these tensors only.
         """
-        from .functional import backward
+        from .derivatives import backward
 
         backward(self, gradient, retain_graph, create_graph, inputs)
 
@@ -304,7 +336,7 @@ class Tensor:
         Raises:
             RuntimeError: the tensor does not require a gradient.
         """
-        if not self._requires_grad:
+        if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         if self._node is not None:
             return Handle.add(self._node.tensor_hooks_of(self._output_nr), hook)
@@ -322,7 +354,7 @@ class Tensor:
 
     def retain_grad(self) -> None:
         """Keeps the gradient of this non-leaf in ``grad`` as if it were a leaf."""
-        if not self._requires_grad:
+        if not self.requires_grad:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
         if self._node is None or self._retains_grad:
             return
@@ -385,16 +417,24 @@ class Tensor:
                 "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
                 "moment; detach() it first"
             )
-        out = type(self).__new__(type(self))
-        out._data = self._data.copy()
+        out = type(self)(self._data.copy())
         out._requires_grad = self._requires_grad
         out._grad = None if self._grad is None else Tensor(self._grad._data.copy())
         memo[id(self)] = out
         return out
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Values and whether they require a gradient; gradients, hooks and history stay behind, as in PyTorch."""
+        if self._node is not None:
+            raise RuntimeError("a tensor with a history cannot be pickled or copied: detach() it first")
+        return type(self), (np.ascontiguousarray(self._data).reshape(self._data.shape), self._requires_grad)
+
+    def __getattr__(self, name: str) -> Any:
+        """Only asked for what is not there: says so, and what is nearest."""
+        raise no_attribute(f"{type(self).__name__!r} object", name, (key for key in dir(self) if key[0] != "_"))
+
     if TYPE_CHECKING:  # put here by distgrad.ops.methods
 
-        def __getattr__(self, name: str) -> Any: ...
         def __getitem__(self, index: Any) -> Tensor: ...
         def __setitem__(self, index: Any, value: Any) -> None: ...
         def __iter__(self) -> Iterator[Tensor]: ...

@@ -9,9 +9,10 @@ import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.grad_mode import mode
-from ..autograd.primitive import OperationNode, Primitive, define
-from . import elementwise
-from .indexing import array_index
+from ..autograd.inplace import check, overwrite, rebase
+from ..autograd.primitive import Primitive, define
+from . import division, elementwise
+from .indexing import _getitem, _is_basic, _own, array_index, getitem
 from .promotion import cast
 
 METHODS = (  # what a Tensor offers
@@ -19,62 +20,47 @@ METHODS = (  # what a Tensor offers
 ).split()
 
 
-def _may_change(tensor: Tensor, recorded: bool) -> None:
-    """Refuses what would make gradients wrong."""
-    if not mode.enabled:
-        return
-    if tensor._requires_grad and tensor._node is None:
-        raise RuntimeError(
-            "a leaf Variable that requires grad is being used in an in-place operation. Do it inside no_grad(), or use "
-            "the out-of-place form"
-        )
-    base = tensor._base
-    if base is not None and (recorded or tensor._requires_grad or base._requires_grad):
-        if base._requires_grad and base._node is None:
-            raise RuntimeError(
-                "a view of a leaf Variable that requires grad is being used in an in-place operation. Do it inside "
-                "no_grad(), or use the out-of-place form"
-            )
-        raise RuntimeError(
-            "changing a view in place while its history is recorded is not supported by this version: use the "
-            "out-of-place form, or clone() the view first"
-        )
-
-
 def replace(tensor: Tensor, result: Tensor) -> Tensor:
     """Gives ``tensor`` the values and the history of ``result``, in its own memory."""
-    _may_change(tensor, result._requires_grad)
-    if not tensor._data.flags.writeable:
-        raise RuntimeError(
-            "unsupported operation: the written-to tensor is read-only memory or more than one of its elements refers "
-            "to a single memory location (expand). Please clone() the tensor before performing the operation."
-        )
+    if tensor._batched or result._batched:
+        return _replace_samples(tensor, result)
+    check(tensor, result._requires_grad)
     if result.shape != tensor.shape:
         raise RuntimeError(
             f"output with shape {list(tensor.shape)} doesn't match the broadcast shape {list(result.shape)}"
         )
     if result.dtype != tensor.dtype and not np.can_cast(result.dtype, tensor.dtype, "same_kind"):
         raise RuntimeError(f"result type {result.dtype} can't be cast to the desired output type {tensor.dtype}")
-    if isinstance(result._node, OperationNode):
-        result._node.save_copy_of(tensor)
-    np.copyto(tensor._data, result._data, casting="same_kind")
-    if mode.enabled:
-        retained = tensor._retains_grad and tensor._node is not None
-        if retained and tensor._node is not None:
-            tensor._node.retain(tensor._output_nr, None)
-            tensor._retains_grad = False
-        tensor._node, tensor._output_nr = result._node, result._output_nr
-        tensor._requires_grad = result._requires_grad
-        if retained:
-            tensor.retain_grad()  # of its new values
-    tensor._changed()
+    return overwrite(tensor, result)
+
+
+def _replace_samples(tensor: Tensor, result: Tensor) -> Tensor:
+    """``replace`` inside vmap: of the memory that holds all samples."""
+    samples, results = tensor, result
+    while results._batched:
+        if not samples._batched or samples._level < results._level:
+            raise RuntimeError(
+                "vmap: an in-place operation on a tensor that all samples share, with values that differ from sample "
+                "to sample: use the out-of-place form"
+            )
+        if samples._level == results._level:
+            results = results._value
+        samples = samples._value
+    if samples._batched or samples.shape != results.shape:
+        results = elementwise.broadcast_to(results, tuple(samples.shape))
+    replace(samples, results)
     return tensor
 
 
 def in_place(operation: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
     """The form of ``operation`` that writes into its first argument."""
+    primitive = _DIRECT.get(operation)
 
     def change(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if primitive is not None and not kwargs and len(args) < 2:
+            written = _written(primitive, input, *args)
+            if written is not None:
+                return rebase(input, written)
         return replace(input, operation(input, *args, **kwargs))
 
     change.__name__ = change.__qualname__ = name
@@ -82,9 +68,44 @@ def in_place(operation: Callable[..., Tensor], name: str) -> Callable[..., Tenso
     return change
 
 
+# What can be computed straight into the memory of the first operand, without a temporary of the same size.
+_DIRECT: dict[Any, Primitive] = {
+    elementwise.add: elementwise._add,
+    elementwise.sub: elementwise._sub,
+    elementwise.mul: elementwise._mul,
+    division.div: division._div,
+    elementwise.relu: elementwise._relu,
+}
+
+
+def _written(primitive: Primitive, input: Tensor, *others: Any) -> Tensor | None:
+    """The operation written over ``input``, where neither dtype nor shape could change."""
+    dtype, shape = input._data.dtype, input._data.shape
+    if dtype.kind != "f" or mode.state.batching is not None:
+        return None
+    for other in others:
+        if isinstance(other, Tensor):
+            if other._data.dtype != dtype or not _fits(other._data.shape, shape):
+                return None
+        elif type(other) not in (int, float):
+            return None
+    check(input, any(isinstance(other, Tensor) and other.requires_grad for other in others))
+    return primitive.write(input, *others)
+
+
+def _fits(shape: tuple[int, ...], into: tuple[int, ...]) -> bool:
+    """Whether ``shape`` broadcasts to ``into``."""
+    lead = len(into) - len(shape)
+    return lead >= 0 and all(n in (1, m) for n, m in zip(shape, into[lead:], strict=True))
+
+
 # Of what is overwritten nothing remains, so its gradient is zero; that it has one at all is PyTorch's convention.
-_copy: Primitive = define("Copy", lambda input, src: src, ("input", "src"), input=lambda g: g * 0.0, src=lambda g: g)
-_fill: Primitive = define("Fill", lambda input, value: np.full_like(input, value), ("input",), input=lambda g: g * 0.0)
+_fill: Primitive = define(
+    "Fill", lambda input, value: np.full_like(input, value), ("input",), input=lambda g: _fill(g, value=0)
+)
+_copy: Primitive = define(
+    "Copy", lambda input, src: src, ("input", "src"), input=lambda g: _fill(g, value=0), src=lambda g: g
+)
 
 
 def copy_(input: Tensor, src: Any) -> Tensor:
@@ -109,14 +130,67 @@ def zero_(input: Tensor) -> Tensor:
 
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
-    """``input[index] = value`` of a tensor whose history is not recorded."""
-    recorded = input._requires_grad or (isinstance(value, Tensor) and value._requires_grad)
-    if mode.enabled and recorded:
-        if input._requires_grad and input._node is None:
-            _may_change(input, recorded)
+    """``input[index] = value``; ``value`` is broadcast to what ``input[index]`` is, and cast to its dtype.
+
+    Raises:
+        RuntimeError: a leaf that requires a gradient, a shape that does not broadcast.
+        IndexError: as of ``input[index]``.
+    """
+    where = array_index(index)
+    if input._batched or getattr(value, "_batched", False):
+        if not _is_basic(where):
+            raise RuntimeError("vmap: assigning at positions or by a mask: use index_put, scatter or where instead")
+        copy_(getitem(input, index), value)
+        return
+    if isinstance(value, Tensor):
+        source = cast(value, input.dtype)
+    elif isinstance(value, (bool, int, float, np.generic)):
+        source = Tensor(np.asarray(value).astype(input.dtype))
+    else:
+        raise TypeError(f"can't assign a {type(value).__name__} to a {type(input).__name__}: make it a tensor first")
+    recorded = mode.enabled and (input.requires_grad or source.requires_grad)
+    if recorded and _is_basic(where):
+        target = getitem(input, index)
+        copy_(target, _without_lead(source, target.ndim))
+        return
+    check(input, source.requires_grad)
+    try:
+        if recorded:
+            picked = getitem(input.detach(), index)
+            source = elementwise.broadcast_to(_without_lead(source, picked.ndim), tuple(picked.shape))
+        input._data[where] = source._data
+    except (ValueError, RuntimeError):
+        picked = getitem(input.detach(), index)
         raise RuntimeError(
-            "assigning to elements while their history is recorded is not supported by this version: build the tensor "
-            "with where(), cat() or stack(), or assign inside no_grad()"
-        )
-    input._data[array_index(index)] = value._data if isinstance(value, Tensor) else value
+            f"shape mismatch: value tensor of shape {list(source.shape)} cannot be broadcast to indexing result of "
+            f"shape {list(picked.shape)}"
+        ) from None
     input._changed()
+    if recorded:
+        rebase(input, _index_put(input, source, index=_own(where)))
+
+
+def _without_lead(source: Tensor, ndim: int) -> Tensor:
+    """Leading dimensions of length 1 that the place has not, as in PyTorch, do not count."""
+    while source.ndim > ndim and source.shape[0] == 1:
+        source = source[0]
+    return source
+
+
+# The memory has been written already: only history is made.
+_index_put: Primitive = define(
+    "IndexPut_",
+    lambda input, source, index: input,
+    ("input", "source"),
+    input=lambda g, index: _zero_at(g, index=index),
+    source=lambda g, index: _getitem(g, index=index),
+)
+
+
+def _with_zeros(input: Any, index: Any) -> Any:
+    out = input.copy()
+    out[index] = 0
+    return out
+
+
+_zero_at: Primitive = define("ZeroAt", _with_zeros, ("input",), input=lambda g, index: _zero_at(g, index=index))

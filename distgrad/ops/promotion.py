@@ -82,15 +82,28 @@ cast_primitive: Primitive = define(
     input=lambda g, input_dtype: cast(g, input_dtype),
 )
 
+_integral_cast: Primitive = define("ToIntegral", lambda input, dtype: input.astype(dtype), ("input",))  # no gradient
+
 
 def cast(x: Any, dtype: Any) -> Any:
     """``x`` in ``dtype``; itself when it is already. Differentiable between floating-point dtypes."""
     dtype = np.dtype(dtype)
     if x.dtype == dtype:
         return x
-    if isinstance(x, Tensor) and dtype.kind != "f":
-        return Tensor(x._data.astype(dtype))
-    return cast_primitive(x, dtype=dtype)
+    return (cast_primitive if dtype.kind == "f" else _integral_cast)(x, dtype=dtype)
+
+
+def same_floating(input: Any, other: Any) -> bool:
+    """Whether there is nothing to promote: tensors of one floating-point dtype, or such a tensor and a Python number.
+
+    The common case, decided without the table.
+    """
+    if isinstance(input, Tensor):
+        dtype = input._data.dtype
+        if isinstance(other, Tensor):
+            return other._data.dtype is dtype and dtype.kind == "f"
+        return (type(other) is float or type(other) is int) and dtype.kind == "f"
+    return False
 
 
 def promoted(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
@@ -100,12 +113,6 @@ def promoted(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
         operands: tensors and numbers, at least one tensor.
         floating: the operation has no integer form (division, ``exp``): integers become the default dtype.
     """
-    first, last = operands[0], operands[-1]
-    if isinstance(first, Tensor) and first._data.dtype.kind == "f":
-        # The common case, decided without the table.
-        dtype = first._data.dtype
-        if type(last) is float or type(last) is int or (isinstance(last, Tensor) and last._data.dtype == dtype):
-            return operands
     dtype = result_type(*operands)
     if floating and dtype.kind != "f":
         dtype = _default[0]

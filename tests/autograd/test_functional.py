@@ -1,191 +1,146 @@
-"""``backward`` and ``grad``: their arguments and their refusals."""
+"""Products with Jacobians and Hessians, and these matrices."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 import distgrad as dg
-from distgrad.autograd import backward, grad
+from distgrad.autograd import functional
 
 
-def leaf(*values: float, **options: Any) -> dg.Tensor:
-    return dg.tensor(list(values), requires_grad=True, **options)
+def inputs(t: Any) -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    return tuple(t.tensor(rng.uniform(0.5, 1.5, shape), dtype=t.float64) for shape in ((2, 3), (3,)))
 
 
-def test_the_tutorial() -> None:
-    a, b = leaf(2.0, 3.0), leaf(6.0, 4.0)
-    q = 3 * a**3 - b**2
-    q.backward(gradient=dg.tensor([1.0, 1.0]))
-    assert repr(9 * a**2 == a.grad) == "tensor([True, True])"
-    assert repr(-2 * b == b.grad) == "tensor([True, True])"
+def matrix(x: Any, w: Any) -> Any:
+    return x.exp() @ w * w.sum()
 
 
-def test_a_gradient_is_needed_but_for_one_element() -> None:
-    x = leaf(1.0, 2.0)
-    with pytest.raises(RuntimeError, match="grad can be implicitly created only for scalar outputs"):
-        (x * 2).backward()
-    (x * 2)[:1].backward()
-    (x * 2).sum().backward()
-    assert x.grad.tolist() == [4.0, 2.0]
+def several(x: Any, w: Any) -> Any:
+    return (x * w).sin(), w**3
 
 
-def test_a_wrong_gradient() -> None:
-    x = leaf(1.0, 2.0)
-    with pytest.raises(RuntimeError, match=r"Mismatch in shape: grad_output\[0\] has a shape of torch.Size\(\[3\]\)"):
-        (x * 2).backward(dg.ones(3))
-    with pytest.raises(TypeError, match="gradients can be either Tensors or None, but got float"):
-        backward([x * 2], [1.0])  # type: ignore[list-item]
-    with pytest.raises(RuntimeError, match="got 2 tensors and 1 gradients"):
-        backward([x * 2, x * 3], [dg.ones(2)])
+def scalar(x: Any, w: Any) -> Any:
+    return (x.exp() @ w * w[0]).sum() + (w**3).sum()
 
 
-@pytest.mark.parametrize("dtype", [dg.float64, dg.int64])
-def test_a_gradient_of_another_dtype_is_cast(dtype: Any) -> None:
-    x = leaf(1.0, 2.0)
-    (x * 2).backward(dg.ones(2, dtype=dtype))
-    assert x.grad.dtype == dg.float32
-    assert x.grad.tolist() == [2.0, 2.0]
+def single(x: Any) -> Any:
+    return (x**3).sum(0)
 
 
-def test_no_history() -> None:
-    with pytest.raises(RuntimeError, match="element 0 of tensors does not require grad and does not have a grad_fn"):
-        dg.ones(1).backward()
-    with pytest.raises(RuntimeError, match="element 1 of tensors does not require grad"):
-        backward([leaf(1.0), dg.ones(1)])
+def linear(x: Any, w: Any) -> Any:
+    return x @ w
 
 
-def test_several_roots() -> None:
-    x = leaf(1.0, 2.0)
-    y = x * 3
-    backward([y.sum(), y * x, x], [None, dg.tensor([1.0, 10.0]), dg.ones(2)])
-    assert x.grad.tolist() == [3 + 6 + 1, 3 + 120 + 1]
+def flat(value: Any) -> list[Any]:
+    if isinstance(value, (tuple, list)):
+        return [part for item in value for part in flat(item)]
+    return [value.detach().numpy()]
 
 
-def test_the_same_root_twice() -> None:
-    x = leaf(1.0)
-    y = x * 3
-    backward([y, y])
-    assert x.grad.item() == 6.0
-
-
-def test_backward_into_chosen_inputs() -> None:
-    x, w = leaf(1.0, 2.0), leaf(3.0, 4.0)
-    y = x * w
-    z = y * y
-    z.sum().backward(inputs=[w, y])
-    assert x.grad is None
-    assert w.grad.tolist() == [6.0, 32.0]
-    assert y.grad.tolist() == [6.0, 16.0]
-    (x * 2).sum().backward(inputs=x)
-    assert x.grad.tolist() == [2.0, 2.0]
-    with pytest.raises(RuntimeError, match="cannot be empty"):
-        (x * 2).sum().backward(inputs=[])
-    with pytest.raises(RuntimeError, match="does not require grad"):
-        (x * 2).sum().backward(inputs=[dg.ones(2)])
-
-
-def test_backward_into_an_input_leaves_the_rest_untouched() -> None:
-    x, w = leaf(1.0), leaf(3.0)
-    calls: list[str] = []
-    x.register_hook(lambda g: calls.append("x"))
-    w.register_hook(lambda g: calls.append("w"))
-    (x * w).sum().backward(inputs=[w])
-    assert calls == ["w"]
-    assert x.grad is None
-
-
-def test_grad_of_leaves_and_of_others() -> None:
-    x = leaf(1.0, 2.0)
-    y = x * x
-    z = (y * 3).sum()
-    gy, gx = grad(z, [y, x])
-    assert (gy.tolist(), gx.tolist()) == ([3.0, 3.0], [6.0, 12.0])
-    assert x.grad is None
-    assert y.grad is None
-    assert not gx.requires_grad
-
-
-def test_grad_of_a_tensor_with_respect_to_itself() -> None:
-    x = leaf(1.0)
-    assert grad(x, x)[0].tolist() == [1.0]
-    y = x * 2
-    assert grad(y, [y, x])[0].tolist() == [1.0]
-
-
-def test_unused_inputs() -> None:
-    x, unused = leaf(1.0, 2.0), leaf(3.0)
-    with pytest.raises(RuntimeError, match="appears to not have been used in the graph"):
-        grad((x * 2).sum(), [x, unused])
-    gx, nothing = grad((x * 2).sum(), [x, unused], allow_unused=True)
-    assert gx.tolist() == [2.0, 2.0]
-    assert nothing is None
-    _, zeros = grad((x * 2).sum(), [x, unused], materialize_grads=True)
-    assert zeros.tolist() == [0.0]
-    with pytest.raises(ValueError, match="allow_unused"):
-        grad((x * 2).sum(), [x, unused], allow_unused=False, materialize_grads=True)
-    with pytest.raises(RuntimeError, match=r"does not require grad \(input 1\)"):
-        grad((x * 2).sum(), [x, dg.ones(2)])
-
-
-def test_grad_outputs() -> None:
-    x = leaf(1.0, 2.0)
-    (g,) = grad([x * 2, x.sum()], x, [dg.tensor([1.0, 10.0]), None])
-    assert g.tolist() == [3.0, 21.0]
-
-
-def test_grad_frees_the_graph_unless_asked() -> None:
-    x = leaf(2.0)
-    y = (x * x).sum()
-    grad(y, x, retain_graph=True)
-    grad(y, x)
-    with pytest.raises(RuntimeError, match="second time"):
-        grad(y, x)
-
-
-def test_grad_keeps_what_the_targets_do_not_need() -> None:
-    """Nodes that lead to no target are not run, so their residuals stay, as in PyTorch."""
-    x, w = leaf(2.0), leaf(3.0)
-    a, b = x.exp(), w.exp()
-    grad((a + b).sum(), x)
-    b.sum().backward()
-    assert w.grad.item() == pytest.approx(np.exp(3.0), rel=1e-6)
-
-
-def test_grads_are_copies() -> None:
-    a, b = leaf(1.0), leaf(2.0)
-    ga, gb = grad((a + b).sum(), [a, b])
-    ga.zero_()
-    assert gb.item() == 1.0
-
-
-def test_create_graph_gives_a_hessian() -> None:
-    x = leaf(1.0, 2.0, 3.0, dtype=dg.float64)
-    (g,) = grad((x**3).sum() + x[0] * x[2], x, create_graph=True)
-    rows = [grad(g[i], x, retain_graph=True)[0].tolist() for i in range(3)]
-    assert rows == [[6.0, 0.0, 1.0], [0.0, 12.0, 0.0], [1.0, 0.0, 18.0]]
+CALLS: dict[str, Callable[[Any, Any], Any]] = {
+    "vjp": lambda f, t: f.vjp(matrix, inputs(t), t.tensor([1.0, -2.0], dtype=t.float64)),
+    "vjp of several": lambda f, t: f.vjp(several, inputs(t), inputs(t)),
+    "vjp of a scalar": lambda f, t: f.vjp(scalar, inputs(t)),
+    "jvp": lambda f, t: f.jvp(matrix, inputs(t), inputs(t)),
+    "jvp of several": lambda f, t: f.jvp(several, inputs(t), inputs(t)),
+    "jvp of one": lambda f, t: f.jvp(single, inputs(t)[0], inputs(t)[0]),
+    "jvp of a linear function": lambda f, t: f.jvp(lambda x: x * 2, inputs(t)[0], inputs(t)[0]),
+    "jacobian": lambda f, t: f.jacobian(matrix, inputs(t)),
+    "jacobian of one": lambda f, t: f.jacobian(single, inputs(t)[0]),
+    "jacobian of several": lambda f, t: f.jacobian(several, inputs(t)),
+    "jacobian of a scalar": lambda f, t: f.jacobian(scalar, inputs(t)),
+    "jacobian with unused": lambda f, t: f.jacobian(lambda x, w: w * 2, inputs(t)),
+    "hessian": lambda f, t: f.hessian(scalar, inputs(t)),
+    "hessian of one": lambda f, t: f.hessian(lambda x: (x**3).sum(), inputs(t)[0]),
+    "hessian of a linear function": lambda f, t: f.hessian(lambda x: x.sum(), inputs(t)[0]),
+    "hvp": lambda f, t: f.hvp(scalar, inputs(t), inputs(t)),
+    "vhp": lambda f, t: f.vhp(scalar, inputs(t), inputs(t)),
+}
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("name", ["add", "sum", "view", "neg", "mul", "exp", "div", "pow", "mean", "index", "where"])
-def test_which_graphs_can_be_walked_twice(name: str) -> None:
+@pytest.mark.parametrize("name", CALLS)
+def test_as_in_torch(name: str) -> None:
     torch = pytest.importorskip("torch")
-    ops = {
-        "add": lambda t, x: x + 1, "sum": lambda t, x: x.sum(), "view": lambda t, x: x.view(2, 1),
-        "neg": lambda t, x: -x, "mul": lambda t, x: x * 2, "exp": lambda t, x: x.exp(), "div": lambda t, x: x / 2,
-        "pow": lambda t, x: x**2, "mean": lambda t, x: x.mean(), "index": lambda t, x: x[0],
-        "where": lambda t, x: t.where(x > 0, x, 0.0),
-    }  # fmt: skip
+    mine, theirs = CALLS[name](functional, dg), CALLS[name](torch.autograd.functional, torch)
+    a, b = flat(mine), flat(theirs)
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        assert x.shape == y.shape
+        np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-13)
 
-    def twice(t: Any) -> bool:
-        y = ops[name](t, t.ones(2, requires_grad=True)).sum()
-        y.backward()
-        try:
-            y.backward()
-        except RuntimeError:
-            return False
-        return True
 
-    assert twice(dg) == twice(torch)
+def test_jacobians_against_differences() -> None:
+    x, w = inputs(dg)
+    eps = 1e-6
+    for function in (matrix, linear):
+        jacobian_x, jacobian_w = functional.jacobian(function, (x, w))
+        for which, found in ((0, jacobian_x), (1, jacobian_w)):
+            given = [x.numpy().copy(), w.numpy().copy()]
+            expected = np.zeros(tuple(found.shape))
+            for place in np.ndindex(given[which].shape):
+                ends = []
+                for step in (eps, -eps):
+                    moved = [array.copy() for array in given]
+                    moved[which][place] += step
+                    ends.append(function(*map(dg.from_numpy, moved)).numpy())
+                expected[(..., *place)] = (ends[0] - ends[1]) / (2 * eps)
+            np.testing.assert_allclose(found.numpy(), expected, rtol=1e-7, atol=1e-8)
+
+
+def test_forward_mode_gives_the_same() -> None:
+    for function in (matrix, several, scalar):
+        a = flat(functional.jacobian(function, inputs(dg)))
+        b = flat(functional.jacobian(function, inputs(dg), strategy="forward-mode"))
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-13)
+
+
+def test_create_graph() -> None:
+    x = dg.tensor([0.5, 1.5], dtype=dg.float64, requires_grad=True)
+    jacobian = functional.jacobian(lambda x: x**3, x, create_graph=True)
+    assert jacobian.requires_grad
+    jacobian.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), [3.0, 9.0])
+    assert not functional.jacobian(lambda x: x**3, x).requires_grad
+    value, product = functional.vjp(lambda x: (x**2).sum(), x, create_graph=True)
+    (second,) = dg.autograd.grad(product.sum(), x)
+    np.testing.assert_allclose(second.numpy(), [2.0, 2.0])
+    assert value.requires_grad
+    assert x.grad is not None
+
+
+def test_nothing_of_the_caller_is_touched() -> None:
+    x = dg.tensor([0.5, 1.5], dtype=dg.float64, requires_grad=True)
+    functional.hessian(lambda x: (x**3).sum(), x)
+    assert x.grad is None
+    with dg.no_grad():
+        assert functional.jacobian(lambda x: x**2, x).tolist() == [[1.0, 0.0], [0.0, 3.0]]
+
+
+def test_refusals() -> None:
+    x = dg.ones(2, dtype=dg.float64)
+    with pytest.raises(RuntimeError, match="vector v can only be None"):
+        functional.vjp(lambda x: x * 2, x)
+    with pytest.raises(RuntimeError, match=r"invalid size at entry 0: should be \[2\] as the output, but got \[3\]"):
+        functional.vjp(lambda x: x * 2, x, dg.ones(3))
+    with pytest.raises(RuntimeError, match="v has 1 tensors and the input 2"):
+        functional.jvp(lambda a, b: a * b, (x, x), (x,))
+    with pytest.raises(TypeError, match="inputs must be a Tensor"):
+        functional.vjp(lambda x: x, 3.0)
+    with pytest.raises(TypeError, match="the output of func must be a Tensor"):
+        functional.jacobian(lambda x: 3.0, x)
+    with pytest.raises(RuntimeError, match="should contain a single element, not 2"):
+        functional.hessian(lambda x: x * 2, x)
+    with pytest.raises(ValueError, match="strategy is"):
+        functional.jacobian(lambda x: x, x, strategy="sideways")
+    with pytest.raises(RuntimeError, match="does not require gradients"):
+        functional.jacobian(lambda x: dg.ones(2), x, strict=True)
+    with pytest.raises(RuntimeError, match="independent of input 1"):
+        functional.jacobian(lambda a, b: a * 2, (x, x), strict=True)

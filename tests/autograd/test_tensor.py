@@ -148,14 +148,11 @@ def test_an_optimizer_step() -> None:
     assert w.is_leaf
 
 
-def test_views_refuse_while_recorded() -> None:
-    base = leaf(1.0, 2.0) * 1
-    with pytest.raises(RuntimeError, match=r"changing a view in place .* not supported by this version"):
-        base[0].add_(1)
+def test_a_view_of_a_leaf_refuses() -> None:
     with pytest.raises(RuntimeError, match="a view of a leaf Variable that requires grad"):
         leaf(1.0, 2.0)[0].add_(1)
-    with pytest.raises(RuntimeError, match="not supported by this version"):
-        dg.ones(2)[0].mul_(leaf(1.0)[0])
+    with dg.no_grad():
+        leaf(1.0, 2.0)[0].add_(1)
 
 
 def test_views_share_memory_and_version() -> None:
@@ -166,18 +163,6 @@ def test_views_share_memory_and_version() -> None:
         assert base._version == version + 1 == view._version
     assert base.tolist() == [[4.0, 5.0, 3.0], [4.0, 4.0, 4.0]]
     assert base[[0, 1]]._version == 0
-
-
-def test_a_stale_view_is_refused() -> None:
-    x = leaf(1.0, 2.0)
-    for source in (x * 1, dg.ones(2)):
-        view = source[0]
-        source *= x
-        with pytest.raises(RuntimeError, match="view whose base has since been changed in place"):
-            view * 2
-        assert (source[0] * 2).requires_grad
-        with dg.no_grad():
-            assert (view * 2).item() == 2.0
 
 
 def test_memory_that_several_elements_share_is_refused() -> None:

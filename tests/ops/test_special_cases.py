@@ -164,8 +164,8 @@ def test_setitem() -> None:
     assert x._version == 4
     x[dg.tensor([0, 1]), [0, 0]] = 2.0
     assert x[:, 0].tolist() == [2.0, 2.0]
-    with pytest.raises(RuntimeError, match="not supported by this version"):
-        x[0] = leaf(1.0).sum()
+    x[0] = leaf(1.0).sum()
+    assert x.requires_grad and x[0].tolist() == [1.0, 1.0, 1.0]
 
 
 # In place ------------------------------------------------------------------------------------------------------------

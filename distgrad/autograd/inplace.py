@@ -1,0 +1,111 @@
+"""Changes in place and history: who may be changed, and whose history a change becomes part of."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .grad_mode import mode
+from .primitive import OperationNode, Primitive, define
+from .tensor import Array, Tensor
+from .view import Step, replay
+
+
+def check(tensor: Tensor, recorded: bool) -> None:
+    """Refuses a change in place of ``tensor`` that would make gradients wrong, or that memory does not allow.
+
+    Args:
+        tensor: what is to be changed.
+        recorded: another operand requires a gradient.
+
+    Raises:
+        RuntimeError: a leaf that requires a gradient, or a view of one; a view that was made without recording or is
+            one of several results; memory that several elements share.
+    """
+    if mode.enabled and (tensor.requires_grad or recorded):
+        view = tensor._view
+        if view is not None:
+            view.check(tensor, "is being")
+            if tensor.requires_grad and view.base._node is None:
+                raise RuntimeError(
+                    "a view of a leaf Variable that requires grad is being used in an in-place operation. Do it inside "
+                    "no_grad(), or use the out-of-place form"
+                )
+        if tensor.requires_grad and tensor._node is None:
+            raise RuntimeError(
+                "a leaf Variable that requires grad is being used in an in-place operation. Do it inside no_grad(), or "
+                "use the out-of-place form"
+            )
+    if tensor._inference and not mode.inference and mode.enabled and recorded:
+        raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed; clone() it first")
+    if not tensor._data.flags.writeable:
+        raise RuntimeError(
+            "unsupported operation: the written-to tensor is read-only memory or more than one of its elements refers "
+            "to a single memory location (expand). Please clone() the tensor before performing the operation."
+        )
+
+
+def overwrite(tensor: Tensor, result: Tensor) -> Tensor:
+    """Gives ``tensor`` the values and the history of ``result``, an operation on it, in its own memory."""
+    if isinstance(result._node, OperationNode):
+        result._node.save_copy_of(tensor)
+    np.copyto(tensor._data, result._data, casting="same_kind")
+    tensor._changed()
+    return rebase(tensor, result)
+
+
+def rebase(tensor: Tensor, result: Tensor) -> Tensor:
+    """Gives ``tensor``, whose memory holds the values of ``result`` already, its history too.
+
+    Where ``tensor`` is a view, its base gets the history: the old base outside the view, ``result`` inside. The view,
+    and all others, take theirs from the base when they are next asked.
+    """
+    if not mode.enabled:
+        return tensor
+    if tensor._view is None:
+        _set_history(tensor, result)
+    elif result._requires_grad:
+        base = tensor._view.base
+        _set_history(base, _copy_slices(base, result, steps=tensor._view.steps(), order=_memory_order(base._data)))
+    return tensor
+
+
+def _set_history(tensor: Tensor, result: Tensor) -> None:
+    retained = tensor._retains_grad and tensor._node is not None
+    if retained and tensor._node is not None:
+        tensor._node.retain(tensor._output_nr, None)
+        tensor._retains_grad = False
+    tensor._node, tensor._output_nr = result._node, result._output_nr
+    tensor._requires_grad = result._requires_grad
+    if retained:
+        tensor.retain_grad()  # of its new values
+
+
+def _memory_order(array: Array) -> tuple[int, ...]:
+    """The dimensions from the outermost in memory to the innermost."""
+    return tuple(sorted(range(array.ndim), key=lambda d: -abs(array.strides[d])))
+
+
+def _without(input: Array, steps: tuple[Step, ...], order: tuple[int, ...]) -> Array:
+    """``input`` with zeros in a view of it. A copy in the base's memory order, where the same steps give a view."""
+    back = tuple(int(d) for d in np.argsort(order))
+    out = np.ascontiguousarray(input.transpose(order)).reshape([input.shape[d] for d in order])
+    out = (out.copy() if np.shares_memory(out, input) else out).transpose(back)
+    replay(out, steps)[...] = 0
+    return out
+
+
+_zero_slices: Primitive = define(
+    "ZeroSlices",
+    _without,
+    ("input",),
+    input=lambda g, steps, order: _zero_slices(g, steps=steps, order=order),
+)
+# The base's memory has been changed already, so there is nothing to compute: only history is made.
+_copy_slices: Primitive = define(
+    "CopySlices",
+    lambda base, source, steps, order: base,
+    ("base", "source"),
+    base=lambda g, steps, order: _zero_slices(g, steps=steps, order=order),
+    source=lambda g, steps: replay(g, steps),
+)
+_copy_slices.node_name = "CopySlices"

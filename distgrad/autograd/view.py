@@ -1,0 +1,92 @@
+"""What a view remembers, so that changes in place reach the history of everything that shares the memory.
+
+A change in place of a base gives it a new history; its views get theirs by being taken again from the base, when they
+are next asked for it (``View.refresh``). A change in place of a view is a change of its base (``inplace.rebase``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .grad_mode import mode, set_grad_enabled
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
+
+
+class Step(NamedTuple):
+    """One operation on the way from a base to a view."""
+
+    primitive: Callable[..., Any]
+    operands: tuple[Any, ...]  # all but the first
+    keywords: dict[str, Any]
+    number: int | None  # which of several results
+
+
+class View:
+    """The way from ``base`` to a view of it, and the version of the memory at which the view's history was right."""
+
+    __slots__ = ("base", "multiple", "previous", "recorded", "step", "version")
+
+    base: Tensor
+    previous: View | None
+    multiple: bool
+    recorded: bool
+
+    def __init__(self, source: Tensor, step: Step, version: int) -> None:
+        before = source._view
+        self.base = source if before is None else before.base
+        self.previous = before
+        self.step = step
+        self.version = version
+        # PyTorch forbids to change such views in place where that is recorded, and so does ``check``.
+        self.multiple = step.number is not None or (before is not None and before.multiple)
+        self.recorded = mode.enabled and (before is None or before.recorded)
+
+    def steps(self) -> tuple[Step, ...]:
+        """From the base to here."""
+        steps: list[Step] = []
+        view: View | None = self
+        while view is not None:
+            steps.append(view.step)
+            view = view.previous
+        return tuple(reversed(steps))
+
+    def refresh(self, tensor: Tensor) -> None:
+        """Gives ``tensor``, whose record this is, the history that its base has now."""
+        version = tensor._counter[0]  # type: ignore[index]
+        if self.base._requires_grad and mode.enabled:
+            self.check(tensor, "its base or another view of its base has been")
+            with set_grad_enabled(True):
+                fresh = replay(self.base, self.steps())
+            tensor._node, tensor._output_nr, tensor._requires_grad = fresh._node, fresh._output_nr, True
+        elif self.base._requires_grad:
+            return  # nothing is recorded now: put off
+        self.version = version
+
+    def check(self, tensor: Tensor, what: str) -> None:
+        """Refuses a recorded change that would have no meaning; ``what`` says whose it is."""
+        if not self.recorded:
+            raise RuntimeError(
+                f"A view was created in no_grad mode and {what} modified inplace with grad mode enabled. Given that "
+                "this use case is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both "
+                "the view and the inplace either both inside the no_grad block (if you don't want the inplace to be "
+                "tracked) or both outside (if you want the inplace to be tracked)."
+            )
+        if self.multiple:
+            name = tensor._node.name() if tensor._node is not None else self.step.primitive
+            raise RuntimeError(
+                f"Output {tensor._output_nr} of {name} is a view and {what} modified inplace. This view is the output "
+                "of a function that returns multiple views. Such functions do not allow the output views to be "
+                "modified inplace. You should replace the inplace operation by an out-of-place one."
+            )
+
+
+def replay(source: Any, steps: tuple[Step, ...]) -> Any:
+    """Takes the view again, of a tensor or an array."""
+    for primitive, operands, keywords, number in steps:
+        source = primitive(source, *operands, **keywords)
+        if number is not None:
+            source = source[number]
+    return source

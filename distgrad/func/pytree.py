@@ -1,0 +1,64 @@
+"""Nested tuples, lists and dictionaries as flat lists of leaves, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Structure = Any  # what ``flatten`` leaves: None for a leaf, else a pair of a kind and the structures below
+
+
+def flatten(tree: Any) -> tuple[list[Any], Structure]:
+    """The leaves of ``tree``, in order, and the structure that ``unflatten`` rebuilds it from."""
+    leaves: list[Any] = []
+
+    def walk(node: Any) -> Structure:
+        if isinstance(node, (tuple, list)):
+            return node, [walk(item) for item in node]
+        if isinstance(node, dict):
+            return node, [walk(item) for item in node.values()]
+        leaves.append(node)
+        return None
+
+    structure = walk(tree)
+    return leaves, structure
+
+
+def unflatten(leaves: list[Any], structure: Structure) -> Any:
+    """The tree of that structure with other leaves."""
+    rest = iter(leaves)
+
+    def build(node: Structure) -> Any:
+        if node is None:
+            return next(rest)
+        kind, below = node
+        items = [build(item) for item in below]
+        if isinstance(kind, dict):
+            return type(kind)(zip(kind, items, strict=True))
+        if hasattr(kind, "_fields"):  # a named tuple
+            return type(kind)(*items)
+        return type(kind)(items)
+
+    return build(structure)
+
+
+def tree_map(function: Callable[[Any], Any], tree: Any) -> Any:
+    """``tree`` with ``function`` of each leaf."""
+    leaves, structure = flatten(tree)
+    return unflatten([function(leaf) for leaf in leaves], structure)
+
+
+def broadcast_prefix(prefix: Any, tree: Any, what: str) -> list[Any]:
+    """One value for each leaf of ``tree`` from ``prefix``, a tree that may end earlier: what it ends in holds below.
+
+    Raises:
+        ValueError: ``prefix`` is not shaped like the beginning of ``tree``; ``what`` names it.
+    """
+    if isinstance(prefix, (tuple, list, dict)):
+        items = list(prefix.values()) if isinstance(prefix, dict) else list(prefix)
+        alike = isinstance(tree, dict) if isinstance(prefix, dict) else isinstance(tree, (tuple, list))
+        below = list(tree.values()) if isinstance(tree, dict) else list(tree) if alike else []
+        if not alike or len(items) != len(below):
+            raise ValueError(f"{what} is {prefix!r}, which is not shaped like the {type(tree).__name__} that it is for")
+        return [value for a, b in zip(items, below, strict=True) for value in broadcast_prefix(a, b, what)]
+    return [prefix] * len(flatten(tree)[0])
