@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Callable
@@ -52,6 +53,25 @@ SCHEDULES: dict[str, Factory] = {
     "constant-long": lambda m, o: m.ConstantLR(o, factor=0.2, total_iters=200),
     "lambda": lambda m, o: m.LambdaLR(o, lambda epoch: 0.95**epoch),
     "lambda-each": lambda m, o: m.LambdaLR(o, [lambda epoch: 1 / (1 + epoch), lambda epoch: epoch % 7]),
+    "multiplicative": lambda m, o: m.MultiplicativeLR(o, lambda epoch: 0.97 + 0.05 * (epoch % 2)),
+    "multiplicative-each": lambda m, o: m.MultiplicativeLR(o, [lambda epoch: 0.99, lambda epoch: 1.001]),
+    "polynomial": lambda m, o: m.PolynomialLR(o),
+    "polynomial-long": lambda m, o: m.PolynomialLR(o, total_iters=250, power=2.0),
+    "polynomial-root": lambda m, o: m.PolynomialLR(o, total_iters=100, power=0.5),
+    "restarts": lambda m, o: m.CosineAnnealingWarmRestarts(o, 10),
+    "restarts-longer": lambda m, o: m.CosineAnnealingWarmRestarts(o, 7, T_mult=2, eta_min=0.002),
+    "chained": lambda m, o: m.ChainedScheduler(
+        [m.ConstantLR(o, 0.5, total_iters=9), m.ExponentialLR(o, 0.97), m.StepLR(o, 11), m.CosineAnnealingLR(o, 40)]
+    ),
+    "warmup-multiplicative": lambda m, o: m.SequentialLR(
+        o, [m.LinearLR(o, 0.1, total_iters=4), m.MultiplicativeLR(o, lambda epoch: 0.9)], [6]
+    ),
+    "warmup-polynomial": lambda m, o: m.SequentialLR(
+        o, [m.LinearLR(o, 0.1, total_iters=10), m.PolynomialLR(o, total_iters=200, power=2.0)], [10]
+    ),
+    "warmup-restarts": lambda m, o: m.SequentialLR(
+        o, [m.ConstantLR(o, 0.1, total_iters=3), m.CosineAnnealingWarmRestarts(o, 20, T_mult=3)], [3]
+    ),
     "warmup-cosine": warmup_then_cosine,
     "warmup-cosine-beyond": lambda m, o: warmup_then_cosine(m, o, 5, 25),
     "no-warmup-cosine": lambda m, o: warmup_then_cosine(m, o, 0, 100),
@@ -87,29 +107,157 @@ def test_follows_pytorch(name: str) -> None:
     for step in range(STEPS):
         np.testing.assert_allclose(rates_of(ours), rates_of(theirs), rtol=1e-12, atol=1e-15, err_msg=f"step {step}")
         assert schedule.get_last_lr() == rates_of(ours)
-        assert schedule.last_epoch == reference.last_epoch == step
+        if name != "chained":  # which counts nothing itself
+            assert schedule.last_epoch == reference.last_epoch == step
         schedule.step()
         reference.step()
 
 
 @pytest.mark.parity
+@pytest.mark.parametrize(
+    "name", [name for name in SCHEDULES if "warmup" not in name and name not in ("chained", "four")]
+)
 @pytest.mark.filterwarnings("ignore:Detected call of")
-def test_chained_schedules_multiply_as_in_pytorch() -> None:
+@pytest.mark.filterwarnings("ignore:The epoch parameter")
+@pytest.mark.filterwarnings("ignore:step.epoch. is deprecated")
+def test_jumps_to_an_epoch_as_pytorch(name: str) -> None:
     torch = pytest.importorskip("torch")
-    theirs = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    ours = optimizer_of((0.1,))
-    pairs = [
-        [m.ConstantLR(o, 0.5, total_iters=9), m.ExponentialLR(o, 0.97), m.StepLR(o, 11), m.CosineAnnealingLR(o, 40)]
-        for m, o in ((lr_scheduler, ours), (torch.optim.lr_scheduler, theirs))
-    ]
-    for step in range(STEPS):
-        np.testing.assert_allclose(rates_of(ours), rates_of(theirs), rtol=1e-12, atol=1e-15, err_msg=f"step {step}")
-        for schedule in (*pairs[0], *pairs[1]):
-            schedule.step()
+    ours = optimizer_of()
+    theirs = torch.optim.SGD([{"params": [torch.zeros(1, requires_grad=True)], "lr": rate} for rate in BASE])
+    make = SCHEDULES[name]
+    schedule, reference = make(lr_scheduler, ours), make(torch.optim.lr_scheduler, theirs)
+    for epoch in (3, 4, None, 17, 80, None, 0, None, 45):
+        if name == "linear-0" and epoch is not None:
+            continue  # PyTorch divides by 0
+        schedule.step() if epoch is None else schedule.step(epoch)
+        reference.step() if epoch is None else reference.step(epoch)
+        np.testing.assert_allclose(rates_of(ours), rates_of(theirs), rtol=1e-12, atol=1e-15, err_msg=f"epoch {epoch}")
+        assert schedule.last_epoch == reference.last_epoch
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("name", ["step", "cosine", "linear-slow", "exponential", "lambda", "multistep", "constant"])
+@pytest.mark.parametrize("mult", [1, 2, 3])
+@pytest.mark.filterwarnings("ignore:Detected call of")
+def test_restarts_go_by_parts_of_an_epoch(mult: int) -> None:
+    torch = pytest.importorskip("torch")
+    ours = optimizer_of()
+    theirs = torch.optim.SGD([{"params": [torch.zeros(1, requires_grad=True)], "lr": rate} for rate in BASE])
+    schedule = lr_scheduler.CosineAnnealingWarmRestarts(ours, 5, mult, 1e-3)
+    reference = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(theirs, 5, mult, 1e-3)
+    for batch in range(300):
+        schedule.step(batch / 8)
+        reference.step(batch / 8)
+        np.testing.assert_allclose(rates_of(ours), rates_of(theirs), rtol=1e-12)
+    for name in ("T_0", "T_i", "T_cur", "T_mult", "last_epoch"):
+        assert getattr(schedule, name) == getattr(reference, name)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "name", ["step", "multistep", "cosine", "linear", "polynomial", "restarts-longer", "warmup-cosine"]
+)
+@pytest.mark.filterwarnings("ignore:Detected call of")
+def test_takes_a_state_of_pytorchs(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    theirs = torch.optim.SGD([{"params": [torch.zeros(1, requires_grad=True)], "lr": rate} for rate in BASE])
+    reference = SCHEDULES[name](torch.optim.lr_scheduler, theirs)
+    for _ in range(11):
+        reference.step()
+    ours = optimizer_of((9.0, 9.0))
+    schedule = SCHEDULES[name](lr_scheduler, ours)
+    schedule.load_state_dict(reference.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    for _ in range(30):
+        schedule.step()
+        reference.step()
+        np.testing.assert_allclose(rates_of(ours), rates_of(theirs), rtol=1e-12)
+
+
+@pytest.mark.parity
+def test_names_and_arguments_are_pytorchs() -> None:
+    torch = pytest.importorskip("torch")
+    assert set(lr_scheduler.__all__) == set(torch.optim.lr_scheduler.__all__)
+    for name in lr_scheduler.__all__:
+        ours, theirs = (
+            inspect.signature(getattr(module, name)).parameters for module in (lr_scheduler, torch.optim.lr_scheduler)
+        )
+        assert [(p.name, p.default, p.kind) for p in ours.values()] == [
+            (p.name, p.default, p.kind) for p in theirs.values()
+        ], name
+
+
+def test_step_of_an_epoch_is_deprecated() -> None:
+    optimizer = optimizer_of()
+    schedule = lr_scheduler.ExponentialLR(optimizer, 0.5)
+    with pytest.warns(UserWarning, match=r"step\(epoch\) is deprecated, as in PyTorch: call step\(\)") as caught:
+        schedule.step(3)
+    assert caught[0].filename == __file__
+    assert rates_of(optimizer) == [0.1 * 0.5**3, 0.03 * 0.5**3]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_rate_that_is_a_tensor_is_written_to(name: str) -> None:
+    numbers = optimizer_of()
+    tensors = optimizer_of()
+    held = [Tensor(np.array(rate)) for rate in BASE]
+    for group, tensor in zip(tensors.param_groups, held, strict=True):
+        group["lr"] = tensor
+    first, second = SCHEDULES[name](lr_scheduler, numbers), SCHEDULES[name](lr_scheduler, tensors)
+    for _ in range(25):
+        assert [tensor.item() for tensor in held] == rates_of(numbers) == second.get_last_lr()
+        first.step()
+        second.step()
+    assert all(group["lr"] is tensor for group, tensor in zip(tensors.param_groups, held, strict=True))
+    assert all(type(group["initial_lr"]) is float for group in tensors.param_groups)
+    json.dumps(second.state_dict())
+
+
+def test_a_schedule_of_a_users_own() -> None:
+    class Halving(lr_scheduler.LRScheduler):
+        def get_lr(self) -> list[float]:
+            assert self._get_lr_called_within_step
+            return [base / 2**self.last_epoch for base in self.base_lrs]
+
+    optimizer = optimizer_of()
+    schedule = Halving(optimizer)
+    schedule.step()
+    assert rates_of(optimizer) == [0.05, 0.015] and not schedule._get_lr_called_within_step
+    with pytest.warns(UserWarning, match="deprecated"):
+        schedule.step(3)
+    assert rates_of(optimizer) == [0.1 / 8, 0.03 / 8]
+
+
+def test_a_chain_after_a_warmup_starts_from_the_initial_rates() -> None:
+    m, optimizer, expected = lr_scheduler, optimizer_of((1.0,)), optimizer_of((1.0,))
+    inner = m.ChainedScheduler([m.ExponentialLR(optimizer, 0.9), m.StepLR(optimizer, 3, 0.5)])
+    chain = m.ChainedScheduler([inner])
+    schedule = m.SequentialLR(optimizer, [m.LinearLR(optimizer, 0.5, total_iters=3), chain], [5])
+    for _ in range(5):
+        schedule.step()
+    plain = [m.ExponentialLR(expected, 0.9), m.StepLR(expected, 3, 0.5)]
+    for _ in range(9):
+        assert rates_of(optimizer) == rates_of(expected) == schedule.get_last_lr()
+        schedule.step()
+        for member in plain:
+            member.step()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "name",
+    [
+        "step",
+        "cosine",
+        "linear-slow",
+        "exponential",
+        "lambda",
+        "multistep",
+        "constant",
+        "multiplicative",
+        "polynomial",
+        "restarts",
+    ],
+)
 @pytest.mark.filterwarnings("ignore:Detected call of")
 def test_last_epoch_resumes_as_in_pytorch(name: str) -> None:
     torch = pytest.importorskip("torch")
@@ -121,6 +269,9 @@ def test_last_epoch_resumes_as_in_pytorch(name: str) -> None:
         "lambda": lambda m, o, e: m.LambdaLR(o, lambda epoch: 0.9**epoch, last_epoch=e),
         "multistep": lambda m, o, e: m.MultiStepLR(o, [3, 14], last_epoch=e),
         "constant": lambda m, o, e: m.ConstantLR(o, 0.5, 12, last_epoch=e),
+        "multiplicative": lambda m, o, e: m.MultiplicativeLR(o, lambda epoch: 0.9, last_epoch=e),
+        "polynomial": lambda m, o, e: m.PolynomialLR(o, 30, 2.0, last_epoch=e),
+        "restarts": lambda m, o, e: m.CosineAnnealingWarmRestarts(o, 12, 2, last_epoch=e),
     }
     ours = optimizer_of()
     theirs = torch.optim.SGD([{"params": [torch.zeros(1, requires_grad=True)], "lr": rate} for rate in BASE])
@@ -219,7 +370,8 @@ def test_resuming_through_json_gives_the_same_rates(name: str, at: int) -> None:
     resumed.load_state_dict(saved["groups"])
     for _ in range(40):
         assert rates_of(resumed) == rates_of(optimizer)
-        assert second.get_last_lr() == schedule.get_last_lr() and second.last_epoch == schedule.last_epoch
+        assert second.get_last_lr() == schedule.get_last_lr()
+        assert second.state_dict() == schedule.state_dict()
         schedule.step()
         second.step()
 
@@ -313,6 +465,24 @@ def test_constant_zero_comes_back() -> None:
         (lambda m, o: m.LinearLR(o, end_factor=-1), ValueError, "Ending multiplicative factor expected"),
         (lambda m, o: m.ConstantLR(o, 2), ValueError, "Constant multiplicative factor expected to be between 0 and 1"),
         (lambda m, o: m.LambdaLR(o, [len]), ValueError, "Expected 2 lr_lambdas, but got 1"),
+        (lambda m, o: m.LambdaLR(o, 0.5), TypeError, "lr_lambda should be a function, but got float"),
+        (lambda m, o: m.MultiplicativeLR(o, [len]), ValueError, "Expected 2 lr_lambdas, but got 1"),
+        (lambda m, o: m.CosineAnnealingWarmRestarts(o, 0), ValueError, "Expected positive integer T_0, but got 0"),
+        (lambda m, o: m.CosineAnnealingWarmRestarts(o, 2.5), ValueError, "Expected positive integer T_0, but got 2.5"),
+        (lambda m, o: m.CosineAnnealingWarmRestarts(o, 2, 0), ValueError, "Expected integer T_mult >= 1, but got 0"),
+        (lambda m, o: m.CosineAnnealingWarmRestarts(o, 2, 1, "0"), ValueError, "Expected float or int eta_min"),
+        (lambda m, o: m.CosineAnnealingWarmRestarts(o, 2).step(-1), ValueError, "Expected non-negative epoch"),
+        (lambda m, o: m.ChainedScheduler([]), ValueError, "ChainedScheduler expects at least one scheduler"),
+        (
+            lambda m, o: m.ChainedScheduler([m.StepLR(o, 3), m.StepLR(optimizer_of(), 3)]),
+            ValueError,
+            "ChainedScheduler expects all schedulers to belong to the same optimizer, but scheduler StepLR at index 1",
+        ),
+        (
+            lambda m, o: m.SequentialLR(o, [m.ReduceLROnPlateau(o)], []),
+            ValueError,
+            "SequentialLR does not support `ReduceLROnPlateau`.* at index 0",
+        ),
         (lambda m, o: m.SequentialLR(o, [], []), ValueError, "expects at least one scheduler"),
         (lambda m, o: m.SequentialLR(o, [m.StepLR(o, 3)], [3]), ValueError, "expects number of schedulers provided"),
         (lambda m, o: m.SequentialLR(o, [o], []), TypeError, r"schedulers\[0\] is a SGD, not a schedule"),

@@ -49,7 +49,9 @@ def test_params_become_one_group_in_their_order() -> None:
     (group,) = optimizer.param_groups
     assert [id(p) for p in group["params"]] == [id(p) for p in tensors]
     assert group["lr"] == 0.5 and group["momentum"] == 0 and group["maximize"] is False
-    assert set(group) == {"params", "lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"}
+    choices = {"foreach": None, "differentiable": False, "fused": None}
+    assert set(group) == {"params", "lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize", *choices}
+    assert {key: group[key] for key in choices} == choices
 
 
 def test_groups_override_defaults_and_are_copied() -> None:
@@ -304,8 +306,8 @@ def test_state_that_does_not_fit_changes_nothing(change: Any, message: str) -> N
 
 def test_repr_is_pytorchs() -> None:
     assert repr(SGD([leaf(1)], lr=0.1, momentum=0.9)) == (
-        "SGD (\nParameter Group 0\n    dampening: 0\n    lr: 0.1\n    maximize: False\n    momentum: 0.9\n"
-        "    nesterov: False\n    weight_decay: 0\n)"
+        "SGD (\nParameter Group 0\n    dampening: 0\n    differentiable: False\n    foreach: None\n    fused: None\n"
+        "    lr: 0.1\n    maximize: False\n    momentum: 0.9\n    nesterov: False\n    weight_decay: 0\n)"
     )
 
 
@@ -320,3 +322,122 @@ def test_deepcopy_is_independent() -> None:
     twin.step()
     np.testing.assert_array_equal(param._data, before)
     assert (copied._data != before).all()
+
+
+# --- hooks ---
+
+
+def test_step_hooks_in_their_order() -> None:
+    param = with_grad(leaf(2))
+    optimizer = SGD([param], lr=0.5)
+    calls: list[Any] = []
+    optimizer.register_step_pre_hook(lambda *given: calls.append(("pre 1", *given, param._data.copy())))
+    second = optimizer.register_step_pre_hook(lambda *given: calls.append(("pre 2", *given)))
+    optimizer.register_step_post_hook(lambda *given: calls.append(("post", *given, param._data.copy())))
+
+    def closure() -> str:
+        return "loss"
+
+    before = param._data.copy()
+    assert optimizer.step(closure=closure) == "loss"
+    assert [call[0] for call in calls] == ["pre 1", "pre 2", "post"]
+    for call in calls:
+        assert call[1] is optimizer and call[2] == (optimizer,) and call[3] == {"closure": closure}
+    np.testing.assert_array_equal(calls[0][4], before)
+    np.testing.assert_array_equal(calls[2][4], before - np.float32(0.5))
+
+    second.remove()
+    calls.clear()
+    optimizer.step(closure)
+    assert [call[0] for call in calls] == ["pre 1", "post"]
+    assert calls[0][2] == (optimizer, closure) and calls[0][3] == {}
+
+
+def test_a_step_pre_hook_may_replace_the_arguments() -> None:
+    optimizer = SGD([with_grad(leaf(2))])
+    optimizer.register_step_pre_hook(lambda own, args, kwargs: ((own, lambda: "mine"), {}))
+    assert optimizer.step(lambda: "theirs") == "mine"
+    optimizer.register_step_pre_hook(lambda own, args, kwargs: "nonsense")
+    with pytest.raises(RuntimeError, match=r"hook of SGD\.step must return None or a tuple .* but got 'nonsense'"):
+        optimizer.step()
+    assert not optimizer._stepping
+
+
+def test_a_step_of_a_users_own_has_hooks_once() -> None:
+    class Twice(SGD):
+        def step(self, closure: Any = None) -> Any:
+            super().step()
+            return super().step(closure)
+
+    param = with_grad(leaf(2))
+    before = param._data.copy()
+    optimizer = Twice([param], lr=0.25)
+    calls: list[str] = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append("pre"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("post"))
+    assert optimizer.step(lambda: 5) == 5
+    np.testing.assert_array_equal(param._data, before - np.float32(0.5))
+    assert calls == ["pre", "post"]
+
+
+def test_a_failing_step_does_not_end_the_hooks() -> None:
+    optimizer = SGD([with_grad(leaf(2))])
+    calls: list[str] = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append("pre"))
+
+    def closure() -> None:
+        raise KeyError("lost")
+
+    for _ in range(2):
+        with pytest.raises(KeyError, match="lost"):
+            optimizer.step(closure)
+    assert calls == ["pre", "pre"]
+
+
+def test_state_dict_hooks() -> None:
+    optimizer = SGD([with_grad(leaf(2))], lr=0.5, momentum=0.9)
+    optimizer.step()
+    calls: list[str] = []
+    optimizer.register_state_dict_pre_hook(lambda own: calls.append("second"))
+    optimizer.register_state_dict_pre_hook(lambda own: calls.append("first"), prepend=True)
+    optimizer.register_state_dict_post_hook(lambda own, state: {**state, "note": "mine"})
+    optimizer.register_state_dict_post_hook(lambda own, state: calls.append(sorted(state)[0]))
+    state = optimizer.state_dict()
+    assert calls == ["first", "second", "note"] and state["note"] == "mine"
+
+    optimizer.register_load_state_dict_pre_hook(lambda own, given: given.pop("note") and None)
+    optimizer.register_load_state_dict_pre_hook(
+        lambda own, given: {**given, "param_groups": [{**given["param_groups"][0], "lr": 0.125}]}
+    )
+    optimizer.register_load_state_dict_post_hook(lambda own: calls.append(str(own.param_groups[0]["lr"])))
+    optimizer.load_state_dict(state)
+    assert calls[3:] == ["0.125"]
+    assert state["note"] == "mine" and state["param_groups"][0]["lr"] == 0.5, "the caller's dict is not written to"
+
+
+def test_hooks_stay_with_their_optimizer() -> None:
+    optimizer = SGD([with_grad(leaf(2))])
+    calls: list[str] = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append("pre"))
+    twin = copy.deepcopy(optimizer)
+    twin.step()
+    assert calls == []
+    twin.register_step_post_hook(lambda *_: calls.append("post"))
+    twin.step()
+    optimizer.step()
+    assert calls == ["post", "pre"]
+
+
+def test_hyperparameters_of_a_users_own_are_its_own_affair() -> None:
+    class Own(Optimizer):
+        def check_group(self, group: dict[str, Any]) -> None:
+            if group["alpha"] > 0:
+                raise ValueError(f"alpha is {group['alpha']}")
+
+    optimizer = Own([leaf(1)], {"alpha": -1.0})
+    assert optimizer.param_groups[0]["alpha"] == -1.0
+    with pytest.raises(ValueError, match=r"alpha is 2\.0"):
+        Own([leaf(1)], {"alpha": 2.0})
+    with pytest.raises(ValueError, match=r"alpha is 3\.0"):
+        optimizer.add_param_group({"params": [leaf(2)], "alpha": 3.0})
+    assert len(optimizer.param_groups) == 1
