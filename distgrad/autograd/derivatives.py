@@ -29,15 +29,16 @@ def _seeds(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], create
                     f"grad can be implicitly created only for scalar outputs, and this one has shape "
                     f"{list(output.shape)}; pass gradient=, or reduce the output with sum() or mean()"
                 )
-            gradient = Tensor(np.ones_like(output._data))
-        elif not isinstance(gradient, Tensor):
+            seeds.append(Tensor(np.ones_like(output._data)) if create_graph else np.ones_like(output._data))
+            continue
+        if not isinstance(gradient, Tensor):
             raise TypeError(f"gradients can be either Tensors or None, but got {type(gradient).__name__}")
-        if gradient.shape != output.shape:
+        if gradient._data.shape != output._data.shape:
             raise RuntimeError(
                 f"Mismatch in shape: grad_output[{number}] has a shape of {gradient.shape} and output[{number}] has a "
                 f"shape of {output.shape}."
             )
-        if gradient.dtype != output.dtype:
+        if gradient._data.dtype != output._data.dtype:
             gradient = gradient.to(output.dtype)
         seeds.append(gradient if create_graph else gradient._data)
     return seeds

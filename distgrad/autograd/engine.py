@@ -7,17 +7,18 @@ leaf's gradient is handed on at the earliest moment. Both loops are iterative: d
 
 from __future__ import annotations
 
-import heapq
 import itertools
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 
 from .anomaly import anomaly
-from .grad_mode import set_grad_enabled
+from .grad_mode import mode
 from .tensor import Handle, Hook, Tensor
 
 # A gradient in flight: a plain array, or a Tensor while the backward pass is itself being recorded.
@@ -26,6 +27,7 @@ NodeHook = Callable[[Sequence[Any], Sequence[Any]], "Sequence[Any] | None"]
 NodePreHook = Callable[[Sequence[Any]], "Sequence[Any] | None"]
 
 _sequence = itertools.count()
+_leaf_sequence = itertools.count(1 << 62, -1)  # in front of every operation: a leaf's gradient is on its way at once
 
 
 class _Hooks:
@@ -113,13 +115,13 @@ class AccumulateGrad(Node):
 
     def __init__(self, variable: Tensor) -> None:
         super().__init__(())
-        self.sequence = -1
+        self.sequence = next(_leaf_sequence)
         self.variable = variable
 
     def apply(self, gradient: Any, create_graph: bool) -> Sequence[Gradient | None]:
         """Runs the leaf's hooks and accumulates."""
         variable = self.variable
-        if gradient is None:
+        if gradient is None or not variable._requires_grad:  # it may have been detached since
             return ()
         if variable._hooks:
             gradient = run_hooks(variable._hooks.values(), gradient, create_graph)
@@ -127,8 +129,9 @@ class AccumulateGrad(Node):
             # A copy for the reason below, recorded.
             variable._grad = gradient.clone() if variable._grad is None else variable._grad + gradient
         elif variable._grad is None:
-            # A copy: the same array may have been handed to several leaves (the two inputs of an addition).
-            variable._grad = Tensor(np.array(gradient, order="C"))
+            # A copy where anybody else holds the array, such as the other input of an addition.
+            alone = sys.getrefcount(gradient) <= _HOLDERS and gradient.flags.owndata and gradient.flags.c_contiguous
+            variable._grad = Tensor(gradient if alone else np.array(gradient, order="C"))
         else:
             if variable._grad._node is not None:  # recorded by an earlier create_graph: leave that history alone
                 variable._grad = Tensor(variable._grad._data + gradient)
@@ -141,17 +144,27 @@ class AccumulateGrad(Node):
         return ()
 
 
+class Dropped(Node):
+    """The end of the graph at a view that was made without recording: what arrives goes nowhere."""
+
+    __slots__ = ()
+
+    def apply(self, gradient: Any, create_graph: bool) -> Sequence[Gradient | None]:
+        """Nothing."""
+        return ()
+
+
 def edge_of(tensor: Tensor) -> tuple[Node, int]:
-    """Where the gradient of ``tensor`` has to go."""
+    """Where the gradient of ``tensor``, which requires one, has to go."""
     while tensor._batched:
         tensor = tensor._value
     tensor._up_to_date()
     if tensor._node is not None:
         return tensor._node, tensor._output_nr
-    accumulator = tensor._accumulator() if tensor._accumulator is not None else None
+    accumulator: Node | None = tensor._accumulator() if tensor._accumulator is not None else None
     if accumulator is None:
         # The tensor refers to it weakly, the graph strongly: it lives as long as somebody may send a gradient.
-        accumulator = AccumulateGrad(tensor)
+        accumulator = AccumulateGrad(tensor) if not tensor._inherited else Dropped(())
         tensor._accumulator = weakref.ref(accumulator)
     return accumulator, 0
 
@@ -220,13 +233,14 @@ def run_backward(
     Returns:
         One gradient for each target (None where none arrived); empty without targets.
     """
-    needed = None if targets is None else _leading_to({node for node, _ in targets}, [node for node, _ in roots])
-    arrivals = _count_arrivals([node for node, _ in roots], needed)
+    sources = [node for node, _ in roots]
+    needed = None if targets is None else _leading_to({node for node, _ in targets}, sources)
+    arrivals = _count_arrivals(sources, needed)
     pending: dict[Node, Any] = {}  # the gradient of a node's output; of several outputs, a list
-    ready: list[tuple[int, Node]] = []  # a heap: the most recent operation first
+    ready: list[tuple[int, Node]] = []  # a heap: leaves first, then the most recent operation
     captured: dict[tuple[Node, int], Gradient] = {}
-    capture = set() if accumulate else set(targets or ())
-    watched = anomaly.enabled
+    capture = set() if accumulate or targets is None else set(targets)
+    special = needed is not None or anomaly.enabled
 
     def arrive(node: Node, output: int, gradient: Gradient) -> None:
         if node.outputs == 1:
@@ -243,9 +257,8 @@ def run_backward(
         else:
             slots[output] = gradient
 
-    def finish(node: Node) -> None:
-        """Applies ``node``, all of whose gradients have arrived, and sends on what it gives."""
-        gradient = pending.pop(node, None)
+    def watched(node: Node, gradient: Any) -> Sequence[Gradient | None] | None:
+        """``node.apply`` between the hooks, and reading off what is asked for; None where the walk ends."""
         if node.outputs > 1:
             gradient = tuple(gradient or [None] * node.outputs)
         if node.hooks is not None:
@@ -255,51 +268,60 @@ def run_backward(
                 if (node, output) in capture and part is not None:
                     captured[node, output] = _leaf_hooks(node, part, create_graph)
         if needed is not None and not _goes_on(node, needed, accumulate):
-            return
-        produced = node.apply(gradient, create_graph) if not watched else anomaly.watch(node, gradient, create_graph)
+            return None
+        apply = anomaly.watch if anomaly.enabled else type(node).apply
+        produced: Sequence[Gradient | None] = apply(node, gradient, create_graph)
         if node.hooks is not None and node.hooks.after:
             produced = _after(node, produced, gradient, create_graph)
-        gradient = None  # no array outlives its use
-        if not retain_graph:
-            node.release()
-        for edge, part in zip(node.edges, produced, strict=True):
-            if edge is None:
-                continue
-            target = edge[0]
-            if needed is not None and target not in needed:
-                continue
-            if part is not None:
-                if target in pending or target.outputs > 1:
-                    arrive(target, edge[1], part)
-                else:
-                    pending[target] = part
-            left = arrivals[target] - 1
-            arrivals[target] = left
-            if not left:
-                if target.sequence < 0:
-                    finish(target)  # a leaf at once, so that its gradient is on its way as soon as it is final
-                else:
-                    heapq.heappush(ready, (-target.sequence, target))
+        return produced
 
     for (node, output), gradient in zip(roots, gradients, strict=True):
         arrive(node, output, gradient)
+    for node in dict.fromkeys(sources):
+        if node not in arrivals:
+            heappush(ready, (-node.sequence, node))
+    state = mode.state
+    before = state.enabled
     _callbacks.stack.append([])
     try:
-        with set_grad_enabled(create_graph), np.errstate(all="ignore"):
-            for node in {node: None for node, _ in roots}:
-                if arrivals.get(node, 0):
-                    continue
-                if node.sequence < 0:
-                    finish(node)
-                else:
-                    heapq.heappush(ready, (-node.sequence, node))
+        state.enabled = create_graph
+        with np.errstate(all="ignore"):
             while ready:
-                finish(heapq.heappop(ready)[1])
+                node = heappop(ready)[1]
+                gradient = pending.pop(node, None)
+                produced: Sequence[Gradient | None] | None
+                if special or node.outputs > 1 or node.hooks is not None:
+                    produced = watched(node, gradient)
+                    if produced is None:
+                        continue
+                else:
+                    produced = node.apply(gradient, create_graph)
+                gradient = None  # no array outlives its use
+                if not retain_graph:
+                    node.release()
+                for edge, part in zip(node.edges, produced, strict=True):
+                    if edge is None:
+                        continue
+                    target = edge[0]
+                    if needed is not None and target not in needed:
+                        continue
+                    if part is not None:
+                        if target in pending or target.outputs > 1:
+                            arrive(target, edge[1], part)
+                        else:
+                            pending[target] = part
+                    left = arrivals[target] - 1
+                    if left:
+                        arrivals[target] = left
+                    else:
+                        heappush(ready, (-target.sequence, target))
+                produced = part = None
             for callback in _callbacks.stack[-1]:
                 callback()
     finally:
+        state.enabled = before
         _callbacks.stack.pop()
-    return [captured.get(target) for target in targets or ()]
+    return [captured.get(target) for target in targets] if targets is not None else []
 
 
 def _shown(values: Sequence[Gradient | None]) -> tuple[Tensor | None, ...]:
@@ -371,13 +393,18 @@ def _count_arrivals(roots: Sequence[Node], needed: set[Node] | None) -> dict[Nod
     seen = set(stack)
     while stack:
         for edge in stack.pop().edges:
-            if edge is None or (needed is not None and edge[0] not in needed):
+            if edge is None:
                 continue
             node = edge[0]
-            arrivals[node] = arrivals.get(node, 0) + 1
-            if node not in seen:
-                seen.add(node)
-                stack.append(node)
+            if needed is not None and node not in needed:
+                continue
+            if node in arrivals:
+                arrivals[node] += 1
+            else:
+                arrivals[node] = 1
+                if node not in seen:
+                    seen.add(node)
+                    stack.append(node)
     return arrivals
 
 
@@ -401,3 +428,33 @@ def _leading_to(targets: set[Node], roots: Sequence[Node]) -> set[Node]:
                 leading.add(user)
                 stack.append(user)
     return leading
+
+
+class _Probe(Node):
+    """Sends a new array to a leaf, to see how many references the engine itself holds to one on its way."""
+
+    __slots__ = ()
+
+    def apply(self, gradient: Any, create_graph: bool) -> Sequence[Gradient | None]:
+        return [np.ones(1)]
+
+
+class _Counter(Node):
+    """In the place of ``AccumulateGrad``: counts as it does."""
+
+    __slots__ = ("count",)
+
+    def apply(self, gradient: Any, create_graph: bool) -> Sequence[Gradient | None]:
+        self.count = sys.getrefcount(gradient)
+        return ()
+
+
+def _count_holders() -> int:
+    counter = _Counter(())
+    run_backward([(_Probe([(counter, 0)]), 0)], [np.ones(1)])
+    return counter.count
+
+
+# References to an array that nobody but the engine holds when it arrives at a leaf: such an array can be kept as it is.
+# Their number is the interpreter's business, so it is measured.
+_HOLDERS = _count_holders()

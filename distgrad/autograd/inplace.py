@@ -10,8 +10,8 @@ from .tensor import Array, Tensor
 from .view import Step, replay
 
 
-def check(tensor: Tensor, recorded: bool) -> None:
-    """Refuses a change in place of ``tensor`` that would make gradients wrong, or that memory does not allow.
+def check_history(tensor: Tensor, recorded: bool) -> None:
+    """Refuses a change in place of ``tensor`` that would make gradients wrong.
 
     Args:
         tensor: what is to be changed.
@@ -19,9 +19,10 @@ def check(tensor: Tensor, recorded: bool) -> None:
 
     Raises:
         RuntimeError: a leaf that requires a gradient, or a view of one; a view that was made without recording or is
-            one of several results; memory that several elements share.
+            one of several results.
     """
     if mode.enabled and (tensor.requires_grad or recorded):
+        tensor._up_to_date()
         view = tensor._view
         if view is not None:
             view.check(tensor, "is being")
@@ -37,6 +38,11 @@ def check(tensor: Tensor, recorded: bool) -> None:
             )
     if tensor._inference and not mode.inference and mode.enabled and recorded:
         raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed; clone() it first")
+
+
+def check(tensor: Tensor, recorded: bool) -> None:
+    """``check_history``, and that the memory can be written, one element of the tensor at a time."""
+    check_history(tensor, recorded)
     if not tensor._data.flags.writeable:
         raise RuntimeError(
             "unsupported operation: the written-to tensor is read-only memory or more than one of its elements refers "
@@ -48,7 +54,7 @@ def overwrite(tensor: Tensor, result: Tensor) -> Tensor:
     """Gives ``tensor`` the values and the history of ``result``, an operation on it, in its own memory."""
     if isinstance(result._node, OperationNode):
         result._node.save_copy_of(tensor)
-    np.copyto(tensor._data, result._data, casting="same_kind")
+    np.copyto(tensor._data, result._data, casting="unsafe")
     tensor._changed()
     return rebase(tensor, result)
 

@@ -18,15 +18,16 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from .anomaly import anomaly
 from .engine import AccumulateGrad, Gradient, Node, _sequence, edge_of, run_backward
-from .grad_mode import mode
+from .grad_mode import State, mode
 from .tensor import Array, Tensor
-from .view import Step, View
+from .view import View
 
 PRIMITIVES: dict[str, Primitive] = {}
 
@@ -39,28 +40,38 @@ class _Plan:
     Attributes:
         fetch: what to save, operands first: pairs of what it is and of a position or name.
         tensors: how many of the saved values are operands.
-        vjps: for each gradient: the position of its operand, the operand's name, and where the VJP's arguments are
-            among the saved values (an index; ``~position`` stands for ``index`` of a starred operand).
+        vjps: for each gradient: the position of its operand, the operand's name, and what chooses the VJP's arguments
+            from the saved values (None: it takes all, in order).
+        plain: only operands, shapes, dtypes, residuals and keywords are saved, each under a name of its own.
         frees: there is memory to free once the gradient has passed, not only shapes, dtypes and keywords.
     """
 
-    __slots__ = ("fetch", "frees", "tensors", "vjps")
+    __slots__ = ("fetch", "frees", "plain", "tensors", "vjps")
 
     def __init__(
         self,
         fetch: tuple[tuple[int, Any], ...],
         tensors: int,
-        vjps: tuple[tuple[int, str, tuple[int, ...]], ...],
+        vjps: tuple[tuple[int, str, Callable[[list[Any]], Sequence[Any]] | None], ...],
         frees: bool,
+        plain: bool,
     ) -> None:
         self.fetch = fetch
         self.tensors = tensors
         self.vjps = vjps
         self.frees = frees
+        self.plain = plain
 
 
 # What a plan may fetch.
 _OPERAND, _SHAPE, _DTYPE, _OUTPUT, _RESIDUAL, _KEYWORD, _STARRED, _STARRED_SHAPES = range(8)
+
+
+def _chooser(at: tuple[int, ...]) -> Callable[[list[Any]], Sequence[Any]]:
+    """Picks values out of a list by index; ``~position`` stands for the number ``position`` itself."""
+    if len(at) > 1 and all(i >= 0 for i in at):
+        return itemgetter(*at)
+    return lambda values: [values[i] if i >= 0 else ~i for i in at]
 
 
 class Primitive:
@@ -115,6 +126,9 @@ class Primitive:
 
     def __call__(self, *operands: Any, **keywords: Any) -> Any:
         """Runs the forward and records it."""
+        if len(operands) == 1 and type(operands[0]) is _ndarray:  # within a plain backward pass
+            result = self.forward(*operands, **keywords)
+            return result[0] if self.residuals else result
         arrays: list[Any] = []
         mask, bit, traced = 0, 1, False
         for operand in operands:
@@ -136,17 +150,17 @@ class Primitive:
             return state.batching(self, operands, keywords)
         run = state.quietly
         result = run(self.forward, *arrays, **keywords) if keywords else run(self.forward, *arrays)
-        recorded = mask and state.enabled and self.vjps
+        mask = mask | bit if mask and state.enabled and self.vjps else 0
         if self.unusual:
-            return self._unusual(operands, keywords, result, mask | bit if recorded else 0)
+            return self._unusual(operands, keywords, result, mask, state)
         # A result without history: what Tensor(result) does, at half its cost. NumPy gives a scalar for 0-d operands.
         out: Tensor = _new(Tensor)
         out._data = result if type(result) is _ndarray else np.asarray(result)
         out._output_nr = 0
         out._counter = out._view = None
-        if recorded:
+        if mask:
             out._requires_grad = True
-            out._node = self._record(operands, keywords, (out,), (), mask | bit)
+            out._node = self._record(operands, keywords, (out,), (), mask)
         else:
             out._requires_grad = False
             out._node = None
@@ -154,22 +168,34 @@ class Primitive:
                 out._inference = True
         return out
 
-    def _unusual(self, operands: tuple[Any, ...], keywords: dict[str, Any], result: Any, mask: int) -> Any:
+    def _unusual(
+        self, operands: tuple[Any, ...], keywords: dict[str, Any], result: Any, mask: int, state: State
+    ) -> Any:
         """The rest of a call that gives views, several results, or residuals."""
         extra: tuple[Any, ...] = ()
         if self.residuals:
             result, extra = result
-        results = result if self.multiple else (result,)
-        outs = tuple([_tensor(x if type(x) is _ndarray else np.asarray(x)) for x in results])
+        outs = tuple(map(_tensor, result)) if self.multiple else (_tensor(result),)
         if self.view:
             for number, out in enumerate(outs):
-                self._share(operands, keywords, out, number if self.multiple else None)
+                memory, source = out._data.base, operands[0]
+                owner = source._data
+                # Otherwise a copy had to be made.
+                if memory is owner or (
+                    memory is not None and (memory is owner.base or np.may_share_memory(owner, out._data))
+                ):
+                    out._counter = counter = source._versions()
+                    step = (self, operands[1:], keywords, number if self.multiple else None)
+                    out._view = view = View(source, step, counter[0], state.enabled)
+                    if view.base._requires_grad and not mask and not state.inference:
+                        # As in PyTorch, a view that is not recorded says that it requires a gradient, but gets none.
+                        out._requires_grad = out._inherited = True
         if mask:
             node = self._record(operands, keywords, outs, extra, mask)
             for number, out in enumerate(outs):
                 if out._data.dtype.kind == "f":
                     out._requires_grad, out._node, out._output_nr = True, node, number
-        elif mode.inference:
+        elif state.inference:
             for out in outs:
                 out._inference = True
         return outs if self.multiple else outs[0]
@@ -184,8 +210,10 @@ class Primitive:
         operands = (target, *operands)
         mask, others = 1 << len(operands), [x for x in operands[1:] if isinstance(x, Tensor)]
         for position, x in enumerate(operands):
-            if isinstance(x, Tensor) and x.requires_grad:
-                mask |= 1 << position
+            if isinstance(x, Tensor):
+                x._up_to_date()
+                if x._requires_grad:
+                    mask |= 1 << position
         recorded = mode.enabled and mask != 1 << len(operands)
         if recorded:
             plan = self._plans.get(mask) or self._plan(mask, len(operands))
@@ -201,16 +229,6 @@ class Primitive:
             out._node = self._record(operands, keywords, (out,), (), mask)
             out._requires_grad = True
         return out
-
-    def _share(self, operands: tuple[Any, ...], keywords: dict[str, Any], out: Tensor, number: int | None) -> None:
-        """Makes ``out`` known as a view of the first operand, so that changes in place are noticed on both sides."""
-        source, memory = operands[0], out._data.base
-        if memory is None:
-            return  # a copy had to be made
-        owner = source._data
-        if memory is owner or memory is owner.base or np.may_share_memory(owner, out._data):
-            out._counter = counter = source._versions()
-            out._view = View(source, Step(self, operands[1:], keywords, number), counter[0])
 
     def _record(
         self,
@@ -310,9 +328,10 @@ class Primitive:
             operand = self.starred or self.operands[position]
             needs = self._needs[operand]
             at = tuple(~position if need == "index" and self.starred else place[need] for need in needs)
-            vjps.append((position, operand, at))
+            vjps.append((position, operand, None if at == tuple(range(len(fetch))) else _chooser(at)))
         frees = bool(kept) or any(what in (_OUTPUT, _RESIDUAL) for what, _ in fetch)
-        self._plans[mask] = plan = _Plan(tuple(fetch), len(kept), tuple(vjps), frees)
+        plain = not self.starred and all(what != _OUTPUT for what, _ in fetch)
+        self._plans[mask] = plan = _Plan(tuple(fetch), len(kept), tuple(vjps), frees, plain)
         return plan
 
     def _fetch(self, name: str, operands: list[str]) -> tuple[int, Any]:
@@ -335,10 +354,10 @@ class Primitive:
         return parameter.default
 
 
-def _tensor(data: Array) -> Tensor:
-    """A result without history: what ``Tensor(data)`` does, at half its cost."""
+def _tensor(data: Any) -> Tensor:
+    """A result without history: what ``Tensor(data)`` does, at half its cost; a NumPy scalar is a 0-d array."""
     out: Tensor = _new(Tensor)
-    out._data = data
+    out._data = data if type(data) is _ndarray else np.asarray(data)
     out._requires_grad = False
     out._node = out._counter = out._view = None
     out._output_nr = 0
@@ -433,23 +452,36 @@ class OperationNode(Node):
 
     def apply(self, gradient: Any, create_graph: bool) -> Sequence[Gradient | None]:
         """The VJPs of those operands that require a gradient."""
-        edges: list[Gradient | None] = [None] * len(self.edges)
-        if gradient is None or (self.primitive.multiple and all(part is None for part in gradient)):
-            return edges
-        kept = self._unpack(create_graph)
-        primitive = self.primitive
-        if create_graph and primitive.decomposition is not None:
-            return self._differentiate_decomposition(gradient, kept)
-        for position, operand, at in self._plan.vjps:
+        primitive, plan, saved = self.primitive, self._plan, self._saved
+        produced: list[Gradient | None] = [None] * len(self.edges)
+        if gradient is None or (primitive.multiple and all(part is None for part in gradient)):
+            return produced
+        if create_graph or saved is None or not plan.plain:
+            kept = self._unpack(create_graph)
+            if create_graph and primitive.decomposition is not None:
+                return self._differentiate_decomposition(gradient, kept)
+        else:  # the usual case: what _unpack does, in short
+            kept = []
+            for value in saved:
+                if isinstance(value, Tensor):
+                    if value._counter is not None and value._counter[0]:
+                        kept = self._unpack(create_graph)
+                        break
+                    value = value._data
+                elif type(value) is Packed:
+                    kept = self._unpack(create_graph)
+                    break
+                kept.append(value)
+        for position, operand, chosen in plan.vjps:
             try:
-                value = primitive.vjps[operand](gradient, *[kept[i] if i >= 0 else ~i for i in at])
+                value = primitive.vjps[operand](gradient, *(kept if chosen is None else chosen(kept)))
             except Exception as error:
                 error.add_note(f"(in the backward pass of {primitive.name}, gradient of {operand!r})")
                 raise
-            if not create_graph and type(value) is not np.ndarray and value is not None:
+            if type(value) is not _ndarray and not create_graph and value is not None:
                 value = np.asarray(value)  # what NumPy makes of 0-d operands
-            edges[position] = value
-        return edges
+            produced[position] = value
+        return produced
 
     def _unpack(self, create_graph: bool) -> list[Any]:
         """What was saved, as arrays or, with ``create_graph``, as Tensors."""

@@ -19,7 +19,7 @@ from .grad_mode import mode
 from .printing import format_tensor
 
 if TYPE_CHECKING:
-    from .engine import AccumulateGrad, Node
+    from .engine import Node
     from .view import View
 
 Array = NDArray[Any]
@@ -94,11 +94,12 @@ class Tensor(_Slots):
 
     # What few tensors need: the default lives on the class and costs nothing per instance.
     _grad: Tensor | None = None
-    _accumulator: weakref.ref[AccumulateGrad] | None = None
+    _accumulator: weakref.ref[Node] | None = None
     _hooks: dict[int, Hook] | None = None  # of a leaf; a non-leaf's hooks live on its node
     _post_accumulate_hooks: dict[int, Callable[[Tensor], None]] | None = None
     _retains_grad: bool = False
     _inference: bool = False
+    _inherited: bool = False  # requires_grad is its base's: a view that was made without recording
     _batched: bool = False  # one sample of many, inside vmap: see ``func.batched``
 
     # ndarray (+) Tensor must end in Tensor.__radd__ rather than in an object array.
@@ -200,6 +201,16 @@ class Tensor(_Slots):
         out._counter = self._versions()  # a change in place through it must still be noticed by backward
         return out
 
+    def detach_(self) -> Tensor:
+        """Takes the history from the tensor itself: it is a leaf then, which requires no gradient."""
+        if self._view is not None:
+            raise RuntimeError(
+                "Can't detach views in-place: their history is that of their base. Use detach() instead, which gives a "
+                "tensor of its own in the same memory."
+            )
+        self._node, self._output_nr, self._requires_grad, self._retains_grad = None, 0, False, False
+        return self
+
     @property
     def data(self) -> Tensor:
         """The same memory without history and, unlike ``detach``, with a version of its own: changes go unnoticed."""
@@ -216,8 +227,7 @@ class Tensor(_Slots):
     @property
     def requires_grad(self) -> bool:
         """Whether a gradient is wanted: set by the user on a leaf, inherited by everything computed from it."""
-        self._up_to_date()
-        return self._requires_grad
+        return self._requires_grad or (self._view is not None and self._view.base._requires_grad)
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -236,6 +246,7 @@ class Tensor(_Slots):
                 "an inference tensor cannot require gradients: it was made inside inference_mode(); clone() it outside"
             )
         self._requires_grad = bool(value)
+        self._inherited = False
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Sets ``requires_grad`` in place and returns the tensor."""

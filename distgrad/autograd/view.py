@@ -7,7 +7,7 @@ are next asked for it (``View.refresh``). A change in place of a view is a chang
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .grad_mode import mode, set_grad_enabled
 
@@ -15,13 +15,9 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 
-class Step(NamedTuple):
-    """One operation on the way from a base to a view."""
-
-    primitive: Callable[..., Any]
-    operands: tuple[Any, ...]  # all but the first
-    keywords: dict[str, Any]
-    number: int | None  # which of several results
+# One operation on the way from a base to a view: the primitive, its operands but the first, its keywords, and which of
+# several results the view is (None: the only one).
+Step = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], int | None]
 
 
 class View:
@@ -34,15 +30,19 @@ class View:
     multiple: bool
     recorded: bool
 
-    def __init__(self, source: Tensor, step: Step, version: int) -> None:
-        before = source._view
-        self.base = source if before is None else before.base
-        self.previous = before
+    def __init__(self, source: Tensor, step: Step, version: int, recorded: bool) -> None:
+        before = self.previous = source._view
         self.step = step
         self.version = version
-        # PyTorch forbids to change such views in place where that is recorded, and so does ``check``.
-        self.multiple = step.number is not None or (before is not None and before.multiple)
-        self.recorded = mode.enabled and (before is None or before.recorded)
+        # PyTorch forbids to change views of several in place, and such as were made without recording: see ``check``.
+        if before is None:
+            self.base = source
+            self.multiple = step[3] is not None
+            self.recorded = recorded
+        else:
+            self.base = before.base
+            self.multiple = before.multiple or step[3] is not None
+            self.recorded = before.recorded and recorded
 
     def steps(self) -> tuple[Step, ...]:
         """From the base to here."""
@@ -75,7 +75,7 @@ class View:
                 "tracked) or both outside (if you want the inplace to be tracked)."
             )
         if self.multiple:
-            name = tensor._node.name() if tensor._node is not None else self.step.primitive
+            name = tensor._node.name() if tensor._node is not None else self.step[0]
             raise RuntimeError(
                 f"Output {tensor._output_nr} of {name} is a view and {what} modified inplace. This view is the output "
                 "of a function that returns multiple views. Such functions do not allow the output views to be "

@@ -29,9 +29,16 @@ def replace(tensor: Tensor, result: Tensor) -> Tensor:
         raise RuntimeError(
             f"output with shape {list(tensor.shape)} doesn't match the broadcast shape {list(result.shape)}"
         )
-    if result.dtype != tensor.dtype and not np.can_cast(result.dtype, tensor.dtype, "same_kind"):
+    if _loses(result.dtype, tensor.dtype):
         raise RuntimeError(f"result type {result.dtype} can't be cast to the desired output type {tensor.dtype}")
+    if tensor.requires_grad and not result._requires_grad and mode.enabled:
+        result = _copy(tensor, cast(result, tensor.dtype))  # no trace of the old values is left, and no gradient
     return overwrite(tensor, result)
+
+
+def _loses(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    """Whether PyTorch refuses to write ``source`` into ``target``: floats into integers, anything else into bools."""
+    return (source.kind == "f" and target.kind != "f") or (source.kind != "b" and target.kind == "b")
 
 
 def _replace_samples(tensor: Tensor, result: Tensor) -> Tensor:

@@ -124,4 +124,4 @@ def _convert(x: Any, dtype: Dtype) -> Any:
         return cast(x, dtype)
     if isinstance(x, np.ndarray):
         return x.astype(dtype, copy=False)
-    return dtype.type(x)
+    return np.asarray(x).astype(dtype)[()]  # what does not fit wraps, as in PyTorch

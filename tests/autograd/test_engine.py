@@ -611,3 +611,27 @@ def test_a_tangled_graph_as_in_torch() -> None:
     theirs = tangled(torch, lambda v: torch.tensor(v, dtype=torch.float64, requires_grad=True))
     for x, y in zip(flat(mine), flat(theirs), strict=True):
         assert x == (y if isinstance(y, str) else pytest.approx(y, rel=1e-12, abs=1e-12))
+
+
+def test_a_gradient_that_nobody_else_holds_is_not_copied() -> None:
+    made: list[int] = []
+    kept: list[Any] = []
+
+    def vjp(g: Any, input: Any) -> Any:
+        value = g * input
+        made.append(value.ctypes.data)
+        if keep:
+            kept.append(value)
+        return value
+
+    product = Primitive("Product", np.multiply, ("input", "other"), {"input": lambda g, other: vjp(g, other)})
+    for keep in (False, True):
+        x = leaf(1.0, 2.0)
+        product(x, dg.tensor([3.0, 4.0], dtype=dg.float64)).sum().backward()
+        assert x.grad.tolist() == [3.0, 4.0]
+        assert (x.grad.data_ptr() == made[-1]) is not keep, "taken over where nobody else has it, else copied"
+    seed = dg.ones(2, dtype=dg.float64)
+    x, y = leaf(1.0, 2.0), leaf(1.0, 2.0)
+    (x + y).backward(seed)
+    x.grad.mul_(5)
+    assert y.grad.tolist() == seed.tolist() == [1.0, 1.0]
