@@ -16,7 +16,7 @@ _blas.share_cores_of_this_process()  # before NumPy is imported, or it has no ef
 
 import numpy as _np
 
-from . import autograd, nn, ops, optim
+from . import autograd, linalg, nn, ops, optim
 from .autograd import (
     Size,
     Tensor,
@@ -29,9 +29,11 @@ from .autograd import (
 )
 from .autograd.printing import set_printoptions
 from .ops import *
+from .registry import no_attribute as _no_attribute
 
 if TYPE_CHECKING:
-    from . import checkpoint, data, distributed, models, observe
+    from . import checkpoint, data, distributed, func, models, observe, utils
+    from .func import vmap
 
 __version__ = "0.1.0"
 
@@ -45,18 +47,16 @@ int32 = int = _np.dtype(_np.int32)
 int64 = long = _np.dtype(_np.int64)
 bool = _np.dtype(_np.bool_)
 
-_LAZY = ("checkpoint", "data", "distributed", "models", "observe")
+_LAZY = ("checkpoint", "data", "distributed", "func", "models", "observe", "utils")
 
 
 def __getattr__(name: str) -> Any:
     """Imports a room on first use, so that ``import distgrad`` stays light."""
     if name in _LAZY:
         return importlib.import_module(f".{name}", __name__)
-    import difflib
-
-    near = difflib.get_close_matches(name, __all__, n=1)
-    hint = f"; the nearest name is {near[0]!r}" if near else ""
-    raise AttributeError(f"module 'distgrad' has no attribute {name!r}{hint}")
+    if name == "vmap":
+        return importlib.import_module(".func", __name__).vmap
+    raise _no_attribute("module 'distgrad'", name, __all__)
 
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "float16",
     "float32",
     "float64",
+    "func",
     "half",
     "inference_mode",
     "int",
@@ -82,6 +83,7 @@ __all__ = [
     "int64",
     "is_grad_enabled",
     "is_inference_mode_enabled",
+    "linalg",
     "long",
     "models",
     "nn",
@@ -92,5 +94,7 @@ __all__ = [
     "set_printoptions",
     "short",
     "uint8",
+    "utils",
+    "vmap",
 ]
 __all__ += ops.__all__

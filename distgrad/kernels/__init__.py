@@ -8,11 +8,37 @@ obviousness, that the tests hold them to; nothing else calls those.
 
 ``window``
     Where the windows of a convolution or pooling lie.
+``precision``
+    Half precision, computed in single.
+``select``
+    ``np.where`` without a branch for each element.
+``erf``
+    The error function, its complement, and GELU.
 
 ``convolution``
     2-d convolution and its two adjoints.
+``convolution_nd``
+    Convolution over one to three dimensions, by way of the 2-d kernels.
 ``pooling``
-    Max, average and adaptive average pooling over two dimensions, and their adjoints.
+    Max, average and adaptive pooling over two dimensions, and their adjoints.
+``resample``
+    Sparse linear maps along dimensions: interpolation, and padding with an image's own pixels.
+``folding``
+    Whole batches of windows as columns, and back.
 ``batch_norm``
     Batch normalization over every dimension but the second: training, evaluation, backward.
+``group_norm``
+    Normalization of groups of neighbouring elements: layer, group, instance and RMS norm, and their backward passes.
+``attention``
+    A softmax over scores of which some are hidden.
+``summation``
+    Sums over any dimensions, exact in float32 whichever they are.
+``product``
+    Products of matrices, and of rows, on top of NumPy's.
+``triangular``
+    Triangular systems of equations.
+``lu``
+    LU factorization with partial pivoting.
+``scatter``
+    Adding into places of an array that may be named several times.
 """

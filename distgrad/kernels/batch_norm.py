@@ -1,6 +1,7 @@
 """Batch normalization (Ioffe and Szegedy, 2015) of ``(N, C, *spatial)`` over every dimension but ``C``.
 
-Statistics are summed in float64 whatever the input's dtype, as PyTorch does on the CPU.
+Statistics are summed in float64 whatever the input's dtype, as PyTorch does on the CPU. Half precision is computed in
+float32, and its statistics are float32 too.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def batch_norm_statistics(input: FloatArray) -> tuple[NDArray[np.float64], NDArr
     """Mean and biased variance of each channel, in two passes: ``var = mean((x - mean)**2)``.
 
     Args:
-        input: ``(N, C, *spatial)``, float32 or float64.
+        input: ``(N, C, *spatial)``, float16, float32 or float64.
 
     Returns:
         Two float64 arrays ``(C,)``; zeros for an empty batch.
@@ -46,17 +47,17 @@ def batch_norm_train(
     """Normalize by the batch's own statistics: ``(x - mean) / sqrt(var + eps) * weight + bias``, with biased ``var``.
 
     Args:
-        input: ``(N, C, *spatial)``, float32 or float64.
+        input: ``(N, C, *spatial)``, float16, float32 or float64.
         weight: ``(C,)``, or None for ones.
         bias: ``(C,)``, or None for zeros.
         eps: Added to the variance.
 
     Returns:
-        The output, of the input's shape; ``mean``, ``invstd = 1 / sqrt(var + eps)`` and ``var``, ``(C,)``; all of the
-        input's dtype. An empty batch has mean 0 and variance 0.
+        The output, of the input's shape and dtype; ``mean``, ``invstd = 1 / sqrt(var + eps)`` and ``var``, ``(C,)``, in
+        the dtype of the computation. An empty batch has mean 0 and variance 0.
     """
     mean, var = batch_norm_statistics(input)
-    invstd = _invstd(var, eps)
+    invstd = inverse_deviation(var, eps)
     x = _three_d(input)
     output = np.empty(x.shape, x.dtype)
     scale = invstd if weight is None else invstd * weight
@@ -68,7 +69,8 @@ def batch_norm_train(
         np.subtract(x[block], center, out=output[block])
         output[block] *= scale
         output[block] += shift
-    return output.reshape(input.shape), rounded_mean, invstd.astype(x.dtype), var.astype(x.dtype)
+    output = output.reshape(input.shape).astype(input.dtype, copy=False)
+    return output, rounded_mean, invstd.astype(x.dtype), var.astype(x.dtype)
 
 
 def batch_norm_eval(
@@ -86,7 +88,7 @@ def batch_norm_eval(
     ``u * (3 * |x * scale| + 2 * |shift|)`` to first order.
 
     Args:
-        input: ``(N, C, *spatial)``, float32 or float64.
+        input: ``(N, C, *spatial)``, float16, float32 or float64.
         weight: ``(C,)``, or None for ones.
         bias: ``(C,)``, or None for zeros.
         running_mean: ``(C,)``.
@@ -98,7 +100,7 @@ def batch_norm_eval(
     """
     x = _three_d(input)
     output = np.empty(x.shape, x.dtype)
-    scale = _invstd(running_var.astype(np.float64), eps)
+    scale = inverse_deviation(running_var.astype(np.float64), eps)
     if weight is not None:
         scale = scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
@@ -106,7 +108,22 @@ def batch_norm_eval(
     for block in _blocks(x):
         np.multiply(x[block], scale, out=output[block])
         output[block] += shift
-    return output.reshape(input.shape)
+    return output.reshape(input.shape).astype(input.dtype, copy=False)
+
+
+def batch_norm_scale(grad_output: FloatArray, scale: FloatArray) -> FloatArray:
+    """``grad_output * scale``: the gradient of ``batch_norm_eval``'s output with respect to its input.
+
+    Args:
+        grad_output: ``(N, C, *spatial)``, float16, float32 or float64.
+        scale: ``(C,)``, ``weight / sqrt(running_var + eps)``.
+
+    Returns:
+        An array of ``grad_output``'s shape and dtype.
+    """
+    g = _three_d(grad_output)
+    output: FloatArray = np.multiply(g, scale.astype(g.dtype)[:, None])
+    return output.reshape(grad_output.shape).astype(grad_output.dtype, copy=False)
 
 
 def batch_norm_train_backward(
@@ -124,7 +141,7 @@ def batch_norm_train_backward(
     (Ioffe and Szegedy, 2015, section 3, gathered).
 
     Args:
-        grad_output: ``(N, C, *spatial)``, float32 or float64.
+        grad_output: ``(N, C, *spatial)``, float16, float32 or float64.
         input: What ``batch_norm_train`` was given, of the same shape and dtype.
         weight: ``(C,)``, or None for ones.
         mean: ``(C,)``, from ``batch_norm_train``.
@@ -132,8 +149,8 @@ def batch_norm_train_backward(
         needs: Which of the three gradients to compute.
 
     Returns:
-        ``grad_input``, of the input's shape, ``grad_weight`` and ``grad_bias``, ``(C,)``, all of the input's dtype;
-        None for those not needed.
+        ``grad_input``, of the input's shape and dtype; ``grad_weight`` and ``grad_bias``, ``(C,)``, in the dtype of the
+        computation; None for those not needed.
     """
     x, g = _three_d(input), _three_d(grad_output)
     needs_input, needs_weight, needs_bias = needs
@@ -146,6 +163,7 @@ def batch_norm_train_backward(
     grad_input: FloatArray | None = None
     if needs_input:
         grad_input = _grad_input(x, g, weight, mean, invstd, grad_sum, grad_dot).reshape(input.shape)
+        grad_input = grad_input.astype(input.dtype, copy=False)
     grad_weight = (grad_dot * invstd).astype(x.dtype) if needs_weight else None
     return grad_input, grad_weight, grad_sum.astype(x.dtype) if needs_bias else None
 
@@ -210,8 +228,9 @@ def _grad_input(
 
 
 def _three_d(array: FloatArray) -> FloatArray:
-    """``(N, C, *spatial)`` as ``(N, C, S)``."""
-    return array.reshape(*array.shape[:2], math.prod(array.shape[2:]))
+    """``(N, C, *spatial)`` as ``(N, C, S)``, in the dtype of the computation."""
+    x = array.reshape(*array.shape[:2], math.prod(array.shape[2:]))
+    return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 def _blocks(x: FloatArray) -> Iterator[slice]:
@@ -221,7 +240,7 @@ def _blocks(x: FloatArray) -> Iterator[slice]:
         yield slice(first, first + count)
 
 
-def _invstd(var: NDArray[np.float64], eps: float) -> NDArray[np.float64]:
+def inverse_deviation(var: NDArray[np.float64], eps: float) -> NDArray[np.float64]:
     """``1 / sqrt(var + eps)``, and 0 where both are 0, as in PyTorch: a constant channel normalizes to its bias."""
     positive = var + eps != 0
     return np.divide(1.0, np.sqrt(var + eps), out=np.zeros(len(var)), where=positive)

@@ -65,15 +65,16 @@ def conv2d(
         # (G, K/G, C/G) @ (N, G, C/G, H*W) -> (N, G, K/G, H*W)
         np.matmul(_kernel_matrix(weight, groups), _pixel_matrix(input, groups), out=_pixel_matrix(output, groups))
         return output
-    window = _Window(input.shape, weight.shape, output.shape, stride, padding, dilation)
+    window = _Window(input.shape, weight.shape, output.shape, stride, padding, dilation, output.dtype)
     kernel = _kernel_matrix(weight, groups)
-    for block in window.blocks(input.itemsize):
+    for block in window.blocks():
         columns = window.unfold(input, block).reshape(groups, kernel.shape[2], block.pixels)
         # (G, K/G, C/G*kh*kw) @ (G, C/G*kh*kw, pixels) -> (G, K/G, pixels)
         if block.images == 1:
             np.matmul(kernel, columns, out=block.matrix(output, groups))
         else:
-            product = np.matmul(kernel, columns)
+            product = window.scratch("product", (groups, kernel.shape[1], block.pixels))
+            np.matmul(kernel, columns, out=product)
             target = block.channels_first(output)
             target[...] = product.reshape(target.shape)
     return output
@@ -123,10 +124,11 @@ def conv2d_input(
         rest = reach[0] - padding[0], reach[1] - padding[1]
         return conv2d(grad_output, _flipped(weight, groups), stride, rest, dilation, groups)
     grad_input = np.zeros(input_shape, grad_output.dtype)
-    window = _Window(input_shape, weight.shape, grad_output.shape, stride, padding, dilation)
-    for block in window.blocks(grad_output.itemsize):
+    window = _Window(input_shape, weight.shape, grad_output.shape, stride, padding, dilation, grad_input.dtype)
+    for block in window.blocks():
         # (G, C/G*kh*kw, K/G) @ (G, K/G, pixels) -> (G, C/G*kh*kw, pixels)
-        columns = np.matmul(kernel, block.matrix(grad_output, groups))
+        columns = window.scratch("columns", (groups, kernel.shape[1], block.pixels))
+        np.matmul(kernel, block.matrix(grad_output, groups), out=columns)
         window.fold_into(grad_input, columns, block)
     return grad_input
 
@@ -156,11 +158,13 @@ def conv2d_weight(
     """
     grad_weight = np.zeros(weight_shape, input.dtype)
     total = _kernel_matrix(grad_weight, groups)
-    window = _Window(input.shape, weight_shape, grad_output.shape, stride, padding, dilation)
-    for block in window.blocks(input.itemsize):
+    window = _Window(input.shape, weight_shape, grad_output.shape, stride, padding, dilation, total.dtype)
+    for block in window.blocks():
         columns = window.unfold(input, block).reshape(groups, total.shape[2], block.pixels)
         # (G, K/G, pixels) @ (G, pixels, C/G*kh*kw) -> (G, K/G, C/G*kh*kw)
-        total += np.matmul(block.matrix(grad_output, groups), columns.transpose(0, 2, 1))
+        part = window.scratch("product", total.shape)
+        np.matmul(block.matrix(grad_output, groups), columns.transpose(0, 2, 1), out=part)
+        total += part
     return grad_weight
 
 
@@ -234,6 +238,9 @@ class _Window:
     images, strip rows, Wo)``: input row ``y*sh + i*dh`` is row ``y + (i*dh)//sh`` of phase ``(i*dh) % sh``.
     Horizontally, where the runs are short and strided, the input is so read ``kw`` times instead of ``kh*kw`` times;
     vertically, one tap of all windows is one contiguous run of rows. Padding exists only as zeros in the strips.
+
+    The arrays of a block lie in memory that the next block uses again: what ``unfold`` returns is overwritten by its
+    next call.
     """
 
     def __init__(
@@ -244,7 +251,10 @@ class _Window:
         stride: Pair,
         padding: Pair,
         dilation: Pair,
+        dtype: np.dtype[Any],
     ) -> None:
+        self.dtype = dtype
+        self._memory: dict[str, FloatArray] = {}
         self.images, self.channels, self.height, self.width = input_shape
         self.kh, self.kw = weight_shape[2:]
         self.weight_size = math.prod(weight_shape)
@@ -256,8 +266,17 @@ class _Window:
         self.taps = [(self.phases.index(offset % stride[0]), offset // stride[0]) for offset in offsets]
         self.extra_rows = offsets[-1] // stride[0]
 
-    def blocks(self, itemsize: int) -> Iterator[_Block]:
+    def scratch(self, use: str, shape: tuple[int, ...]) -> FloatArray:
+        """An array with any content, in the memory that was last given for the same use if it is large enough."""
+        size = math.prod(shape)
+        memory = self._memory.get(use)
+        if memory is None or memory.size < size:
+            memory = self._memory[use] = np.empty(size, self.dtype)
+        return memory[:size].reshape(shape)
+
+    def blocks(self) -> Iterator[_Block]:
         """Cut the output into blocks whose columns take about ``_BLOCK_BYTES``, or the weight's bytes if more."""
+        itemsize = self.dtype.itemsize
         row_bytes = max(1, self.channels * self.kh * self.kw * self.out_w * itemsize)
         rows_at_once = max(1, max(_BLOCK_BYTES, self.weight_size * itemsize) // row_bytes)
         images = max(1, rows_at_once // self.out_h)
@@ -268,7 +287,7 @@ class _Window:
 
     def unfold(self, input: FloatArray, block: _Block) -> FloatArray:
         """im2col: ``(C, kh, kw, images, rows, Wo)``, the input pixel under each tap of each of the block's windows."""
-        strips = np.empty(self._strips_shape(block), input.dtype)
+        strips = self.scratch("strips", self._strips_shape(block))
         for strip, rows, cols, source in self._overlaps(strips, input, block):
             strip[:, :, rows, cols] = source
             strip[:, :, : rows.start] = 0
@@ -277,7 +296,7 @@ class _Window:
             strip[..., cols.stop :] = 0
         if self.kh == 1:
             return strips
-        columns = np.empty(self._columns_shape(block), input.dtype)
+        columns = self.scratch("columns", self._columns_shape(block))
         for i, (phase, first) in enumerate(self.taps):
             columns[:, i] = strips[:, :, phase, :, first : first + block.rows]
         return columns
@@ -288,7 +307,8 @@ class _Window:
         if self.kh == 1:
             strips = columns.reshape(self._strips_shape(block))
         else:
-            strips = np.zeros(self._strips_shape(block), columns.dtype)
+            strips = self.scratch("strips", self._strips_shape(block))
+            strips.fill(0)
             for i, (phase, first) in enumerate(self.taps):
                 strips[:, :, phase, :, first : first + block.rows] += columns[:, i]
         for strip, rows, cols, target in self._overlaps(strips, grad_input, block):

@@ -2,7 +2,10 @@
 
 Max pooling returns where each maximum was, after which its derivative and every higher one are a scatter or a gather;
 average pooling is linear, so its derivative is its adjoint. Windows, ties and NaN follow PyTorch's ``max_pool2d``,
-``avg_pool2d`` and ``adaptive_avg_pool2d``. Sizes are ``(vertical, horizontal)`` pairs.
+``avg_pool2d``, ``adaptive_max_pool2d`` and ``adaptive_avg_pool2d``. Sizes are ``(vertical, horizontal)`` pairs.
+
+Where a maximum was is its pixel's number ``y*W + x`` in the plane, in the smallest unsigned dtype that holds all of
+them: these indices are kept until the backward pass.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.kernels.precision import half_in_single
 from distgrad.kernels.window import overlap, window_count
 
 FloatArray: TypeAlias = NDArray[Any]
-IntArray: TypeAlias = NDArray[np.int64]
+IndexArray: TypeAlias = NDArray[np.integer[Any]]
 Pair: TypeAlias = tuple[int, int]
 Shape4: TypeAlias = tuple[int, int, int, int]
 
@@ -37,16 +41,21 @@ def pool2d_output_shape(
     return input_shape[0], input_shape[1], out_h, out_w
 
 
+def index_dtype(pixels: int) -> np.dtype[Any]:
+    """The smallest unsigned dtype that numbers so many pixels."""
+    return np.min_scalar_type(max(pixels - 1, 0))
+
+
 def max_pool2d(
     input: FloatArray, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
-) -> tuple[FloatArray, IntArray]:
+) -> tuple[FloatArray, IndexArray]:
     """Maximum of each window, and where it was.
 
     Of equal maxima the first in row-major order is chosen; a NaN beats every number, and a later NaN an earlier one.
     Padding is never chosen, not even over ``-inf``.
 
     Args:
-        input: ``(N, C, H, W)``, float32 or float64.
+        input: ``(N, C, H, W)``, of any dtype but bool.
         kernel_size: Taps of a window.
         stride: Step between windows, in input pixels.
         padding: Pixels by which the first window may stand out of the input. Every window must touch the input, which
@@ -55,13 +64,12 @@ def max_pool2d(
         ceil_mode: Whether to keep a last window that stands out of the padded input.
 
     Returns:
-        The maxima ``(N, C, Ho, Wo)``, of the input's dtype, and their indices ``y*W + x`` into the input's planes,
-        int64, of the same shape (PyTorch's ``return_indices=True``).
+        The maxima ``(N, C, Ho, Wo)``, of the input's dtype, and their indices, of the same shape.
     """
     n, c, h, w = input.shape
     shape = pool2d_output_shape(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
     out_h, out_w = shape[2:]
-    output, indices = np.empty(shape, input.dtype), np.empty(shape, np.int64)
+    output, indices = np.empty(shape, input.dtype), np.empty(shape, index_dtype(h * w))
     planes, values, places = (array.reshape(n * c, *array.shape[2:]) for array in (input, output, indices))
 
     # Columns are split by their phase within a horizontal stride, so that one tap of a row of windows is one contiguous
@@ -78,10 +86,13 @@ def max_pool2d(
     offsets = np.zeros(len(taps) + 1, np.int64)
     offsets[ranks] = [i * dilation[0] * w + j * dilation[1] for i, j in np.ndindex(kernel_size)]
     corners = (np.arange(out_h)[:, None] * stride[0] - padding[0]) * w + np.arange(out_w) * stride[1] - padding[1]
+    # A corner in the padding may be negative; unsigned numbers wrap around there and back with the offset.
+    offsets, corners = offsets.astype(indices.dtype), corners.astype(indices.dtype)
+    lowest = -np.inf if input.dtype.kind == "f" else np.iinfo(input.dtype).min
 
     for block in _blocks(planes):
         best = values[block]
-        best.fill(-np.inf)
+        best.fill(lowest)
         phases = [np.ascontiguousarray(planes[block, :, phase :: stride[1]]) for phase in range(stride[1])]
         for windows, phase, pixels in taps:
             np.maximum(best[windows], phases[phase][pixels], out=best[windows])
@@ -96,12 +107,12 @@ def max_pool2d(
     return output, indices
 
 
-def max_pool2d_scatter(values: FloatArray, indices: IntArray, input_shape: tuple[int, ...]) -> FloatArray:
-    """Add each value to its place in a plane of zeros: the adjoint of ``max_pool2d`` for the windows' chosen pixels.
+def max_pool2d_scatter(values: FloatArray, indices: IndexArray, input_shape: tuple[int, ...]) -> FloatArray:
+    """Add each value to its place in a plane of zeros: the adjoint of max pooling for the windows' chosen pixels.
 
     Args:
-        values: ``(N, C, Ho, Wo)``, float32 or float64.
-        indices: ``(N, C, Ho, Wo)`` int64, from ``max_pool2d``.
+        values: ``(N, C, Ho, Wo)``, of floating point.
+        indices: ``(N, C, Ho, Wo)``, from ``max_pool2d`` or ``adaptive_max_pool2d``.
         input_shape: ``(N, C, H, W)``.
 
     Returns:
@@ -118,24 +129,86 @@ def max_pool2d_scatter(values: FloatArray, indices: IntArray, input_shape: tuple
     return output
 
 
-def max_pool2d_gather(input: FloatArray, indices: IntArray) -> FloatArray:
-    """Pick the pixels that ``max_pool2d`` chose: the adjoint of ``max_pool2d_scatter``.
+def max_pool2d_gather(input: FloatArray, indices: IndexArray) -> FloatArray:
+    """Pick the pixels that max pooling chose: the adjoint of ``max_pool2d_scatter``.
 
     Args:
-        input: ``(N, C, H, W)``, float32 or float64.
-        indices: ``(N, C, Ho, Wo)`` int64, from ``max_pool2d``.
+        input: ``(N, C, H, W)``, of any dtype.
+        indices: ``(N, C, Ho, Wo)``, from ``max_pool2d`` or ``adaptive_max_pool2d``.
 
     Returns:
         ``(N, C, Ho, Wo)``, of the input's dtype.
     """
     n, c, h, w = input.shape
     windows = indices.shape[2] * indices.shape[3]
-    planes, places = input.reshape(n * c, h * w), indices.reshape(n * c, windows)
-    return np.take_along_axis(planes, places, axis=1).reshape(indices.shape)
+    output = np.empty(indices.shape, input.dtype)
+    planes, places, values = (
+        input.reshape(n * c, h * w),
+        indices.reshape(n * c, windows),
+        output.reshape(n * c, windows),
+    )
+    for block in _blocks(planes):
+        values[block] = np.take_along_axis(planes[block], places[block].astype(np.intp), axis=1)
+    return output
 
 
+def max_unpool2d(values: FloatArray, indices: IndexArray, output_size: Pair) -> FloatArray:
+    """Write each value to its place in a plane of zeros; of several for one place the last stays.
+
+    Args:
+        values: ``(N, C, H, W)``, of any dtype.
+        indices: ``(N, C, H, W)``, numbers of pixels in the output's planes.
+        output_size: ``(Ho, Wo)``.
+
+    Returns:
+        ``(N, C, Ho, Wo)``, of the values' dtype.
+    """
+    n, c, h, w = values.shape
+    output = np.zeros((n, c, *output_size), values.dtype)
+    planes = output.reshape(n * c, math.prod(output_size))
+    values, indices = values.reshape(n * c, h * w), indices.reshape(n * c, h * w)
+    for block in _blocks(planes):
+        np.put_along_axis(planes[block], indices[block].astype(np.intp), values[block], axis=1)
+    return output
+
+
+def adaptive_max_pool2d(input: FloatArray, output_size: Pair) -> tuple[FloatArray, IndexArray]:
+    """Maximum of each of ``output_size`` windows that cover the input, those of ``adaptive_avg_pool2d``; ties and NaN
+    as in ``max_pool2d``.
+
+    Args:
+        input: ``(N, C, H, W)``, of floating point.
+        output_size: ``(Ho, Wo)``.
+
+    Returns:
+        The maxima ``(N, C, Ho, Wo)``, of the input's dtype, and their indices, of the same shape.
+    """
+    n, c, h, w = input.shape
+    out_h, out_w = output_size
+    # Along the rows first: of the rows that hold the maximum the first one decides, and in it the first column.
+    best, column = np.empty((n, c, h, out_w), input.dtype), np.empty((n, c, h, out_w), np.intp)
+    for x, cols in enumerate(_adaptive_windows(w, out_w)):
+        found = _last_nan_or_first_maximum(input[..., cols])
+        best[..., x] = np.take_along_axis(input[..., cols], found[..., None], axis=3)[..., 0]
+        np.add(found, cols.start, out=column[..., x])
+    output, indices = np.empty((n, c, *output_size), input.dtype), np.empty((n, c, *output_size), index_dtype(h * w))
+    for y, rows in enumerate(_adaptive_windows(h, out_h)):
+        found = _last_nan_or_first_maximum(best[:, :, rows].swapaxes(2, 3))[:, :, None]
+        output[:, :, y] = np.take_along_axis(best[:, :, rows], found, axis=2)[:, :, 0]
+        chosen = np.take_along_axis(column[:, :, rows], found, axis=2)
+        indices[:, :, y] = ((found + rows.start) * w + chosen)[:, :, 0]
+    return output, indices
+
+
+@half_in_single
 def avg_pool2d(
-    input: FloatArray, kernel_size: Pair, stride: Pair, padding: Pair, ceil_mode: bool, count_include_pad: bool
+    input: FloatArray,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int | None = None,
 ) -> FloatArray:
     """Mean of each window.
 
@@ -147,6 +220,7 @@ def avg_pool2d(
         ceil_mode: Whether to keep a last window that stands out of the padded input.
         count_include_pad: Whether the mean counts the padding's zeros. What a window of ``ceil_mode`` covers beyond the
             padding is never counted.
+        divisor: What to divide each sum by instead of the number of pixels.
 
     Returns:
         ``(N, C, Ho, Wo)``, of the input's dtype.
@@ -161,10 +235,11 @@ def avg_pool2d(
     output = np.zeros(shape, input.dtype)
     for windows, pixels in _taps(w, out_w, kernel_size[1], stride[1], padding[1]):
         output[..., windows] += partial[..., pixels]
-    output /= _window_areas(input.shape, shape, kernel_size, stride, padding, count_include_pad).astype(input.dtype)
+    output /= _divisors(input.shape, shape, kernel_size, stride, padding, count_include_pad, divisor, input.dtype)
     return output
 
 
+@half_in_single
 def avg_pool2d_adjoint(
     grad: FloatArray,
     input_shape: tuple[int, ...],
@@ -173,6 +248,7 @@ def avg_pool2d_adjoint(
     padding: Pair,
     ceil_mode: bool,
     count_include_pad: bool,
+    divisor: int | None = None,
 ) -> FloatArray:
     """Spread each window's value evenly over its pixels: the adjoint, and so the gradient, of ``avg_pool2d``.
 
@@ -184,6 +260,7 @@ def avg_pool2d_adjoint(
         padding: As in ``avg_pool2d``.
         ceil_mode: As in ``avg_pool2d``.
         count_include_pad: As in ``avg_pool2d``.
+        divisor: As in ``avg_pool2d``.
 
     Returns:
         ``(N, C, H, W)``, of the grad's dtype.
@@ -191,7 +268,7 @@ def avg_pool2d_adjoint(
     n, c, h, w = input_shape
     shape = pool2d_output_shape(input_shape, kernel_size, stride, padding, (1, 1), ceil_mode)
     out_h, out_w = shape[2:]
-    share = grad / _window_areas(input_shape, shape, kernel_size, stride, padding, count_include_pad).astype(grad.dtype)
+    share = grad / _divisors(input_shape, shape, kernel_size, stride, padding, count_include_pad, divisor, grad.dtype)
     partial = np.zeros((n, c, out_h, w), grad.dtype)
     for windows, pixels in _taps(w, out_w, kernel_size[1], stride[1], padding[1]):
         partial[..., pixels] += share[..., windows]
@@ -201,6 +278,7 @@ def avg_pool2d_adjoint(
     return output
 
 
+@half_in_single
 def adaptive_avg_pool2d(input: FloatArray, output_size: Pair) -> FloatArray:
     """Mean of each of ``output_size`` windows that cover the input: rows ``floor(y*H/Ho)`` to ``ceil((y+1)*H/Ho)``.
 
@@ -224,6 +302,7 @@ def adaptive_avg_pool2d(input: FloatArray, output_size: Pair) -> FloatArray:
     return output
 
 
+@half_in_single
 def adaptive_avg_pool2d_adjoint(grad: FloatArray, input_shape: tuple[int, ...]) -> FloatArray:
     """Spread each window's value evenly over its pixels: the adjoint, and so the gradient, of ``adaptive_avg_pool2d``.
 
@@ -250,7 +329,7 @@ def adaptive_avg_pool2d_adjoint(grad: FloatArray, input_shape: tuple[int, ...]) 
 
 def max_pool2d_reference(
     input: FloatArray, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
-) -> tuple[FloatArray, IntArray]:
+) -> tuple[FloatArray, IndexArray]:
     """``max_pool2d`` one window and one pixel at a time; the tests' reference."""
     shape = pool2d_output_shape(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
     output, indices = np.empty(shape, input.dtype), np.full(shape, -1, np.int64)
@@ -265,8 +344,28 @@ def max_pool2d_reference(
     return output, indices
 
 
+def adaptive_max_pool2d_reference(input: FloatArray, output_size: Pair) -> tuple[FloatArray, IndexArray]:
+    """``adaptive_max_pool2d`` one window and one pixel at a time; the tests' reference."""
+    (h, w), (out_h, out_w) = input.shape[2:], output_size
+    output = np.empty((*input.shape[:2], out_h, out_w), input.dtype)
+    indices = np.full(output.shape, -1, np.int64)
+    for n, c, oy, ox in np.ndindex(output.shape):
+        for y in range(math.floor(oy * h / out_h), math.ceil((oy + 1) * h / out_h)):
+            for x in range(math.floor(ox * w / out_w), math.ceil((ox + 1) * w / out_w)):
+                pixel = input[n, c, y, x]
+                if indices[n, c, oy, ox] < 0 or pixel > output[n, c, oy, ox] or np.isnan(pixel):
+                    output[n, c, oy, ox], indices[n, c, oy, ox] = pixel, y * w + x
+    return output, indices
+
+
 def avg_pool2d_reference(
-    input: FloatArray, kernel_size: Pair, stride: Pair, padding: Pair, ceil_mode: bool, count_include_pad: bool
+    input: FloatArray,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int | None = None,
 ) -> FloatArray:
     """``avg_pool2d`` one window at a time; the tests' reference."""
     shape = pool2d_output_shape(input.shape, kernel_size, stride, padding, (1, 1), ceil_mode)
@@ -277,7 +376,7 @@ def avg_pool2d_reference(
     for y, x in np.ndindex(shape[2:]):
         rows = slice(y * stride[0], y * stride[0] + kernel_size[0])
         cols = slice(x * stride[1], x * stride[1] + kernel_size[1])
-        output[:, :, y, x] = padded[:, :, rows, cols].sum(axis=(2, 3)) / real[rows, cols].sum()
+        output[:, :, y, x] = padded[:, :, rows, cols].sum(axis=(2, 3)) / (divisor or real[rows, cols].sum())
     return output
 
 
@@ -305,21 +404,35 @@ def _taps(size: int, count: int, kernel_size: int, stride: int, padding: int) ->
         yield overlap(count, tap - padding, stride, size)
 
 
-def _window_areas(
+def _divisors(
     input_shape: tuple[int, ...],
     output_shape: tuple[int, ...],
     kernel_size: Pair,
     stride: Pair,
     padding: Pair,
     count_include_pad: bool,
-) -> NDArray[np.int64]:
-    """The divisor of each mean of ``avg_pool2d``: ``(Ho, Wo)``."""
+    divisor: int | None,
+    dtype: np.dtype[Any],
+) -> FloatArray:
+    """What ``avg_pool2d`` divides each sum by: ``(Ho, Wo)``, or one number for all."""
+    if divisor is not None:
+        return np.asarray(divisor, dtype)
     lengths: list[NDArray[np.int64]] = []
     for size, count, k, s, p in zip(input_shape[2:], output_shape[2:], kernel_size, stride, padding, strict=True):
         margin = p if count_include_pad else 0
         first = np.arange(count) * s - p
         lengths.append(np.minimum(first + k, size + margin) - np.maximum(first, -margin))
-    return lengths[0][:, None] * lengths[1]
+    return (lengths[0][:, None] * lengths[1]).astype(dtype)
+
+
+def _last_nan_or_first_maximum(windows: FloatArray) -> NDArray[np.intp]:
+    """Where along the last dimension ``max_pool2d`` would find the maximum."""
+    found: NDArray[np.intp] = windows.argmax(axis=-1)
+    if np.isnan(np.take_along_axis(windows, found[..., None], axis=-1)).any():
+        is_nan = np.isnan(windows)
+        last = windows.shape[-1] - 1 - is_nan[..., ::-1].argmax(axis=-1)
+        found = np.where(is_nan.any(axis=-1), last, found)
+    return found
 
 
 def _adaptive_windows(size: int, count: int) -> list[slice]:

@@ -1,33 +1,59 @@
-"""Activation functions. At a kink the gradient is the one that PyTorch's kernels choose."""
+"""Smooth activation functions and gates. Those with kinks are in ``rectifier``."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
-from .elementwise import _clamp, _exp, _sigmoid, _stable_sigmoid, _tanh, _where
-from .transcendental import _erfc, _erfc_forward
+from ..kernels import erf as kernels
+from ..kernels.select import select
+from .elementwise import (
+    _abs,
+    _check_tensor,
+    _logistic,
+    _one_plus_decay,
+    _sigmoid,
+    _tanh,
+    _where,
+)
+from .exponentials import softmax
+from .extremum import _clamp
+from .largest import _argmax, _put
+from .promotion import promoted
+from .random import Generator, draw
+from .special import _erfc
 
 # Smooth -------------------------------------------------------------------------------------------------------------
 
 
 def _log1pexp(x: Any) -> Any:
     """log(1 + exp(x)): exp of minus the magnitude never overflows."""
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    out = np.abs(x, out=np.empty_like(x))
+    np.negative(out, out=out)
+    np.exp(out, out=out)
+    np.log1p(out, out=out)
+    out += np.maximum(x, 0)
+    return out
+
+
+def _logsigmoid_forward(input: Any) -> Any:
+    out = _log1pexp(-input)
+    return np.negative(out, out=out)
 
 
 _logsigmoid: Primitive = define(
-    "LogSigmoid", lambda input: -_log1pexp(-input), ("input",), input=lambda g, input: g * _sigmoid(-input)
+    "LogSigmoid", _logsigmoid_forward, ("input",), input=lambda g, input: g * _sigmoid(-input)
 )
 
 
 def _softplus_forward(input: Any, beta: float, threshold: float) -> Any:
     scaled = input * beta
-    return np.where(scaled > threshold, input, _log1pexp(scaled) / beta)
+    return select(scaled > threshold, input, _log1pexp(scaled) / beta)
 
 
 _softplus: Primitive = define(
@@ -38,16 +64,24 @@ _softplus: Primitive = define(
 )
 
 
-def _silu_slope(x: Any) -> Any:
-    # sigmoid(-x) rather than 1 - sigmoid(x), which loses all its digits on the right
-    return _sigmoid(x) + x * (_sigmoid(x) * _sigmoid(-x))
+def _silu_forward(input: Any) -> Any:
+    out = _one_plus_decay(input)
+    return np.divide(input, out, out=out).astype(input.dtype, copy=False)
+
+
+def _silu_vjp(g: Any, input: Any) -> Any:
+    # s * (1 + x * (1 - s)), in the memory of two arrays
+    share = _logistic(input)
+    out = np.subtract(1, share, out=np.empty_like(share))
+    out *= input
+    out += 1
+    out *= share
+    out *= g
+    return out
 
 
 _silu: Primitive = define(
-    "Silu",
-    lambda input: input * _stable_sigmoid(input),
-    ("input",),
-    input=lambda g, input: g * _silu_slope(input),
+    "Silu", _silu_forward, ("input",), input=_silu_vjp, decomposition=lambda input: input * _sigmoid(input)
 )
 
 
@@ -56,96 +90,126 @@ def _mish_slope(x: Any) -> Any:
     return bounded + x * ((1.0 - bounded * bounded) * _sigmoid(x))
 
 
-_mish: Primitive = define(
-    "Mish",
-    lambda input: input * np.tanh(_log1pexp(input)),
-    ("input",),
-    input=lambda g, input: g * _mish_slope(input),
-)
+def _mish_forward(input: Any) -> Any:
+    out = _log1pexp(input)
+    np.tanh(out, out=out)
+    out *= input
+    return out
 
-_CUBIC = 0.044715  # of the paper's approximation: Phi(x) is about sigmoid(2 * sqrt(2/pi) * (x + 0.044715 * x**3))
+
+_mish: Primitive = define("Mish", _mish_forward, ("input",), input=lambda g, input: g * _mish_slope(input))
+
+# Of the paper's approximation: Phi(x) is about sigmoid(2 * sqrt(2/pi) * (x + 0.044715 * x**3)), for (1 + tanh(u)) / 2
+# is sigmoid(2 * u).
+_CUBIC = 0.044715
+_TWICE = 2 * math.sqrt(2 / math.pi)
+
+
+def _gelu_exponent(x: Any) -> Any:
+    return _TWICE * (x + _CUBIC * (x * x * x))
 
 
 def _gelu_forward(input: Any, approximate: str) -> Any:
-    if approximate == "tanh":
-        # (1 + tanh(u)) / 2 = sigmoid(2 * u)
-        return input * _stable_sigmoid(2 * math.sqrt(2 / math.pi) * input * (1 + _CUBIC * input * input))
-    # erfc keeps the left tail, where 1 + erf is 0 long before it should be
-    return 0.5 * input * _erfc_forward(-math.sqrt(0.5) * input)
+    if approximate == "none":
+        return kernels.gelu(input)
+    wide = input.astype(np.float32) if input.dtype == np.float16 else input
+    out = np.multiply(wide, wide, out=np.empty_like(wide))
+    out *= -_TWICE * _CUBIC
+    out -= _TWICE
+    out *= wide
+    np.exp(out, out=out)
+    out += 1
+    return np.divide(wide, out, out=out).astype(input.dtype, copy=False)
 
 
-def _gelu_slope(x: Any, approximate: str) -> Any:
-    if approximate == "tanh":
-        # beyond 20 the slope is 0 or 1 to 250 digits, but a square in it could overflow (in float16 from 256 on)
-        x = _clamp(x, min=-20.0, max=20.0)
-        twice = 2 * math.sqrt(2 / math.pi)
-        exponent = twice * (x + _CUBIC * (x * x * x))
-        return _sigmoid(exponent) + x * (_sigmoid(exponent) * _sigmoid(-exponent)) * (
-            twice * (1.0 + 3 * _CUBIC * (x * x))
-        )
-    return 0.5 * _erfc(-math.sqrt(0.5) * x) + x * (_exp(-0.5 * (x * x)) * (1 / math.sqrt(2 * math.pi)))
+def _gelu_vjp(g: Any, input: Any, approximate: str) -> Any:
+    if approximate == "none":
+        return kernels.gelu_backward(g, input)
+    # beyond 20 the slope is 0 or 1 to 250 digits, but a square in it could overflow (in float16 from 256 on)
+    x = np.clip(input, -20, 20)
+    share = _logistic(_gelu_exponent(x))
+    return g * (share + x * (share * (1 - share)) * (_TWICE + 3 * _TWICE * _CUBIC * (x * x)))
 
 
-_gelu: Primitive = define(
-    "Gelu",
-    _gelu_forward,
-    ("input",),
-    input=lambda g, input, approximate: g * _gelu_slope(input, approximate),
+def _gelu_decomposition(input: Any, approximate: str) -> Any:
+    if approximate == "none":
+        return 0.5 * input * _erfc(-math.sqrt(0.5) * input)
+    return input * _sigmoid(_gelu_exponent(_clamp(input, min=-20.0, max=20.0)))
+
+
+_gelu: Primitive = define("Gelu", _gelu_forward, ("input",), input=_gelu_vjp, decomposition=_gelu_decomposition)
+
+
+def _softsign_forward(input: Any) -> Any:
+    out = np.abs(input, out=np.empty_like(input))
+    out += 1
+    return np.divide(input, out, out=out)
+
+
+def _softsign_slope(x: Any) -> Any:
+    share = 1.0 / (1.0 + _abs(x))
+    return share * share
+
+
+_softsign: Primitive = define(
+    "Softsign", _softsign_forward, ("input",), input=lambda g, input: g * _softsign_slope(input)
 )
 
-# In pieces ----------------------------------------------------------------------------------------------------------
 
-_leaky_relu: Primitive = define(
-    "LeakyRelu",
-    lambda input, negative_slope: np.where(input > 0, input, input * negative_slope),
-    ("input",),
-    input=lambda g, input, negative_slope: _where(input > 0, g, g * negative_slope),
+def _tanhshrink_forward(input: Any) -> Any:
+    out = np.tanh(input, out=np.empty_like(input))
+    return np.subtract(input, out, out=out)
+
+
+def _squared_tanh(x: Any) -> Any:
+    return _tanh(x) * _tanh(x)
+
+
+_tanhshrink: Primitive = define(
+    "Tanhshrink", _tanhshrink_forward, ("input",), input=lambda g, input: g * _squared_tanh(input)
 )
 
-
-def _elu_forward(input: Any, alpha: float, scale: float) -> Any:
-    return np.where(input > 0, scale * input, scale * alpha * np.expm1(np.minimum(input, 0)))
+# Gates --------------------------------------------------------------------------------------------------------------
 
 
-def _elu_vjp(g: Any, input: Any, alpha: float, scale: float) -> Any:
-    # the choice inside keeps exp from overflowing on the right, and makes the second derivative at 0 that of PyTorch
-    left = _exp(_where(input < 0, input, 0.0))
-    return _where(input <= 0, g * (scale * alpha * left), g * scale)
+def _glu_forward(input: Any, dim: int) -> Any:
+    values, gates = np.split(input, 2, axis=dim)
+    out = _logistic(gates)
+    out *= values
+    return out
 
 
-_elu: Primitive = define("Elu", _elu_forward, ("input",), input=_elu_vjp)
+def _glu_vjp(g: Any, input: Any, dim: int) -> Any:
+    values, gates = np.split(input, 2, axis=dim)
+    share = _logistic(gates)
+    of_gates = (1 - share) * share
+    of_gates *= values
+    of_gates *= g
+    share *= g
+    return np.concatenate((share, of_gates), axis=dim)
 
-_hardtanh: Primitive = define(
-    "Hardtanh",
-    lambda input, min_val, max_val: np.clip(input, min_val, max_val),
-    ("input",),
-    input=lambda g, input, min_val, max_val: _where((input <= min_val) | (input >= max_val), 0.0, g),
-)
-_hardsigmoid: Primitive = define(
-    "Hardsigmoid",
-    lambda input: np.clip(input + 3, 0, 6) / 6,
-    ("input",),
-    input=lambda g, input: _where((input > -3) & (input < 3), g * (1 / 6), 0.0),
-)
-_hardswish: Primitive = define(
-    "Hardswish",
-    lambda input: input * np.clip(input + 3, 0, 6) / 6,
-    ("input",),
-    input=lambda g, input: _where(input <= -3, 0.0, _where(input < 3, g * (input / 3.0 + 0.5), g)),
-)
+
+def _glu_decomposition(input: Tensor, dim: int) -> Tensor:
+    half = input.shape[dim] // 2
+    out: Tensor = input.narrow(dim, 0, half) * _sigmoid(input.narrow(dim, half, half))
+    return out
+
+
+_glu: Primitive = define("Glu", _glu_forward, ("input",), input=_glu_vjp, decomposition=_glu_decomposition)
 
 # Public functions ---------------------------------------------------------------------------------------------------
 
 
-def _check_tensor(name: str, input: Any) -> None:
-    if not isinstance(input, Tensor):
-        raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}")
+def _check_floating(name: str, input: Any, argument: str = "input") -> None:
+    _check_tensor(name, input, argument)
+    if not input.is_floating_point():
+        raise RuntimeError(f"{name} is not defined for {input.dtype} tensors; convert the {argument} with .float()")
 
 
 def _activated(name: str, primitive: Primitive, input: Any, **keywords: Any) -> Tensor:
-    _check_tensor(name, input)
-    if not input.is_floating_point():
-        raise RuntimeError(f"{name} is not defined for {input.dtype} tensors; convert the input with .float()")
+    _check_floating(name, input)
+    # a number of NumPy would widen the result
+    keywords = {key: value.item() if isinstance(value, np.generic) else value for key, value in keywords.items()}
     out: Tensor = primitive(input, **keywords)
     return out
 
@@ -158,29 +222,6 @@ def logsigmoid(input: Tensor) -> Tensor:
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta * input)) / beta, a smooth ReLU; ``input`` itself where beta * input > threshold."""
     return _activated("softplus", _softplus, input, beta=beta, threshold=threshold)
-
-
-def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
-    """``input`` where it is positive, else negative_slope * input; the gradient at 0 is ``negative_slope``."""
-    return _activated("leaky_relu", _leaky_relu, input, negative_slope=negative_slope)
-
-
-def elu(input: Tensor, alpha: float = 1.0) -> Tensor:
-    """``input`` where it is positive, else alpha * (exp(input) - 1); the gradient at 0 is ``alpha``.
-
-    Clevert et al., "Fast and Accurate Deep Network Learning by Exponential Linear Units (ELUs)" (2015).
-    """
-    return _activated("elu", _elu, input, alpha=alpha, scale=1.0)
-
-
-def selu(input: Tensor) -> Tensor:
-    """``elu`` with the scale and alpha that keep mean 0 and variance 1 from layer to layer.
-
-    Klambauer et al., "Self-Normalizing Neural Networks" (2017).
-    """
-    return _activated(
-        "selu", _elu, input, alpha=1.6732632423543772848170429916717, scale=1.0507009873554804934193349852946
-    )
 
 
 def gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
@@ -210,34 +251,83 @@ def mish(input: Tensor) -> Tensor:
     return _activated("mish", _mish, input)
 
 
-def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
-    """Elements limited to [min_val, max_val], also of integers; the gradient is 1 inside, 0 outside and at the limits.
-
-    Raises:
-        ValueError: ``min_val`` is greater than ``max_val``.
-        RuntimeError: ``input`` is bool, or unsigned while a limit is negative.
-    """
-    _check_tensor("hardtanh", input)
-    if min_val > max_val:
-        raise ValueError(f"hardtanh: min_val cannot be greater than max_val, but they are {min_val} and {max_val}")
+def _of_numbers(name: str, primitive: Primitive, input: Any) -> Tensor:
+    _check_tensor(name, input)
     if input.dtype == np.bool_:
-        raise RuntimeError("Bool inputs not supported for hardtanh")
-    if input.dtype.kind == "u" and (min_val < 0 or max_val < 0):
-        raise RuntimeError(f"cannot do hardtanh on an unsigned type ({input.dtype}) with negative limits")
-    if not input.is_floating_point():
-        min_val, max_val = int(min_val), int(max_val)
-    out: Tensor = _hardtanh(input, min_val=min_val, max_val=max_val)
+        raise RuntimeError(f"{name} is not defined for bool tensors; convert the input with .float()")
+    (input,) = promoted(input, floating=True)
+    out: Tensor = primitive(input)
     return out
 
 
-def hardsigmoid(input: Tensor) -> Tensor:
-    """relu6(input + 3) / 6; the gradient at the kinks -3 and 3 is 0.
+def tanhshrink(input: Tensor) -> Tensor:
+    """``input - tanh(input)``, of integers in the default floating-point dtype."""
+    return _of_numbers("tanhshrink", _tanhshrink, input)
 
-    Howard et al., "Searching for MobileNetV3" (2019), as are ``hardswish`` and its kinks.
+
+def softsign(input: Tensor) -> Tensor:
+    """``input / (1 + abs(input))``, of integers in the default floating-point dtype."""
+    return _of_numbers("softsign", _softsign, input)
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """The first half of ``input`` along ``dim`` times the sigmoid of the second half.
+
+    Raises:
+        RuntimeError: the length along ``dim`` is odd, or ``input`` has no dimension or is not floating-point.
+        IndexError: there is no such dimension.
+
+    Dauphin et al., "Language Modeling with Gated Convolutional Networks" (2016).
     """
-    return _activated("hardsigmoid", _hardsigmoid, input)
+    _check_tensor("glu", input)
+    if input.ndim == 0:
+        raise RuntimeError("glu does not support scalars because halving size must be even")
+    if not -input.ndim <= dim < input.ndim:
+        raise IndexError(
+            f"glu: Dimension out of range (expected to be in range of [{-input.ndim}, {input.ndim - 1}], but got {dim})"
+        )
+    if input.shape[dim] % 2:
+        raise RuntimeError(
+            f"glu: Halving dimension must be even, but dimension {dim % input.ndim} is size {input.shape[dim]}"
+        )
+    return _activated("glu", _glu, input, dim=dim % input.ndim)
 
 
-def hardswish(input: Tensor) -> Tensor:
-    """The product input * relu6(input + 3) / 6; the gradient at the kinks is 0 at -3 and 1 at 3."""
-    return _activated("hardswish", _hardswish, input)
+def gumbel_softmax(
+    logits: Tensor,
+    tau: float = 1,
+    hard: bool = False,
+    eps: float = 1e-10,
+    dim: int = -1,
+    *,
+    generator: Generator | None = None,
+) -> Tensor:
+    """A sample from the Gumbel-softmax distribution: a soft choice along ``dim`` that gradients pass through.
+
+    Args:
+        logits: unnormalized log-probabilities, floating-point.
+        tau: the temperature; the lower, the nearer to a choice of one.
+        hard: gives that choice, 1 at the largest and 0 elsewhere, with the gradient of the soft one.
+        eps: has no effect and is deprecated, as in PyTorch.
+        dim: along which one is chosen.
+        generator: where the random numbers come from, ``distgrad.default_generator`` without it.
+
+    Jang et al., "Categorical Reparameterization with Gumbel-Softmax" (2016).
+    """
+    _check_floating("gumbel_softmax", logits, "logits")
+    if eps != 1e-10:
+        warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
+    smallest = np.finfo(np.float64).tiny  # the stream may give an exact 0
+    noise = draw(
+        generator,
+        tuple(logits.shape),
+        lambda stream, size: -np.log(np.maximum(stream.standard_exponential(size), smallest)).astype(logits.dtype),
+    )
+    soft = softmax((logits + noise) / tau, dim)
+    if not hard or not soft.numel():
+        return soft
+    axis = dim % max(soft.ndim, 1)
+    places = _argmax(soft.detach(), dim=axis, keepdim=True)
+    ones = Tensor(np.ones(tuple(places.shape), soft.dtype))
+    choice: Tensor = _put(ones, places, shape=tuple(soft.shape), dim=axis, keepdim=True)
+    return choice - soft.detach() + soft

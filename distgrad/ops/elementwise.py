@@ -2,68 +2,58 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
-from .promotion import cast, promoted, result_type
+from ..kernels.select import select
+from ..kernels.summation import sum_over
+from .promotion import cast, promoted, result_type, same_floating
 
 __all__ = [  # what distgrad itself offers
     "abs",
+    "absolute",
     "add",
-    "bitwise_and",
-    "bitwise_not",
-    "bitwise_or",
-    "bitwise_xor",
     "broadcast_to",
-    "clamp",
     "clone",
     "cos",
-    "div",
-    "eq",
     "exp",
-    "ge",
-    "gt",
-    "isfinite",
-    "isinf",
-    "isnan",
-    "le",
     "log",
-    "lt",
-    "maximum",
-    "minimum",
     "mul",
-    "ne",
+    "multiply",
     "neg",
-    "pow",
+    "negative",
+    "positive",
     "relu",
+    "rsub",
     "sigmoid",
     "sign",
     "sin",
     "sqrt",
-    "square",
     "sub",
+    "subtract",
     "tanh",
     "where",
 ]
 METHODS = (  # what a Tensor offers
-    "abs add bitwise_and bitwise_not bitwise_or bitwise_xor broadcast_to clamp clone cos div eq exp "
-    "expand ge gt isfinite isinf isnan le log lt maximum minimum mul ne neg pow relu sigmoid sign sin "
-    "sqrt square sub tanh to"
+    "abs absolute add broadcast_to clone cos exp expand log mul multiply neg negative positive relu sigmoid "
+    "sign sin sqrt sub subtract sum_to_size tanh to"
 ).split()
-IN_PLACE = "add clamp div exp mul neg pow relu sqrt sub".split()  # of these, what also exists as NAME_
+IN_PLACE = (  # of these, what also exists as NAME_
+    "abs absolute add cos exp log mul multiply neg negative relu sigmoid sign sin sqrt sub subtract tanh"
+).split()
 
 # Broadcasting -------------------------------------------------------------------------------------------------------
 
 
 def _sum_to(input: Any, shape: tuple[int, ...]) -> Any:
     lead = input.ndim - len(shape)
-    axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1 and input.shape[lead + i] != 1)
-    return input.sum(axis=axes, keepdims=True, dtype=input.dtype).reshape(shape)
+    inner = input.shape[lead:]
+    axes = (*range(lead), *[lead + i for i, n in enumerate(shape) if n == 1 and inner[i] != 1])
+    return sum_over(input, axes, keepdims=True).reshape(shape)
 
 
 _sum_to_primitive: Primitive = define(
@@ -71,11 +61,29 @@ _sum_to_primitive: Primitive = define(
 )
 _expand_primitive: Primitive = define(
     "Expand",
-    lambda input, shape: np.broadcast_to(input, shape),
+    lambda input, shape: _expanded(input, shape),
     ("input",),
     view=True,
     input=lambda g, input_shape: sum_to(g, input_shape),
 )
+
+
+def _expanded(input: Any, shape: tuple[int, ...]) -> Any:
+    """What ``np.broadcast_to`` gives, sooner; it can be written to where no element stands for several."""
+    lead = len(shape) - input.ndim
+    strides = [0] * lead
+    for n, m, stride in zip(input.shape, shape[lead:], input.strides, strict=True):
+        if n != m and n != 1:
+            raise ValueError(f"{input.shape} cannot be broadcast to {shape}")
+        strides.append(stride if n == m else 0)
+    if lead < 0 or not input.flags.forc:
+        out = np.broadcast_to(input, shape)
+        out.flags.writeable = input.flags.writeable  # until it is found out below
+    else:
+        out = np.ndarray(shape, input.dtype, input, 0, strides)
+    if out.size != input.size:
+        out.flags.writeable = False
+    return out
 
 
 def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
@@ -83,56 +91,84 @@ def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
     return x if x.shape == shape else _sum_to_primitive(x, shape=tuple(shape))
 
 
-def broadcast_to(input: Tensor, size: tuple[int, ...]) -> Tensor:
-    """``input`` repeated along new dimensions and those of length 1, without copying. Shape ``size``."""
-    size = tuple(int(n) for n in size)
-    try:
-        out: Tensor = _expand_primitive(input, shape=size)
-    except ValueError:
+def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
+    """``input`` repeated along new dimensions and those of length 1; -1 keeps a dimension's length. A view.
+
+    Raises:
+        RuntimeError: another dimension has not the length asked for, or ``size`` has too few dimensions.
+    """
+    target, shape = tuple(int(n) for n in size), input._data.shape
+    lead = len(target) - len(shape)
+    if lead < 0:
         raise RuntimeError(
-            f"The expanded size of the tensor {list(size)} must match the existing size {list(input.shape)} at every "
-            "dimension that is not 1"
-        ) from None
+            f"expand: the number of sizes provided ({len(target)}) must be greater or equal to the number of "
+            f"dimensions in the tensor ({len(shape)})"
+        )
+    lengths = list(target)
+    for d, n in enumerate(target):
+        if n == -1 and d >= lead:
+            lengths[d] = shape[d - lead]
+        elif n < 0 and d < lead:
+            raise RuntimeError(
+                f"The expanded size of the tensor ({n}) isn't allowed in a leading, non-existing dimension {d}"
+            )
+        elif d >= lead and n != shape[d - lead] != 1:
+            raise RuntimeError(
+                f"The expanded size of the tensor ({n}) must match the existing size ({shape[d - lead]}) at "
+                f"non-singleton dimension {d}. Target sizes: {list(target)}. Tensor sizes: {list(shape)}"
+            )
+        elif n < 0:
+            raise RuntimeError(f"expand: the size {n} in {list(target)} is no length")
+    out: Tensor = _expand_primitive(input, shape=tuple(lengths))
     return out
 
 
-def expand(input: Tensor, *size: Any) -> Tensor:
-    """As ``broadcast_to``; -1 keeps a dimension's length."""
-    if len(size) == 1 and not isinstance(size[0], int):
-        size = tuple(size[0])
-    lead = len(size) - input.ndim
-    if lead < 0:
-        raise RuntimeError(
-            f"expand: the number of sizes provided ({len(size)}) must be greater or equal to the number of dimensions "
-            f"in the tensor ({input.ndim})"
-        )
-    return broadcast_to(input, tuple(input.shape[i - lead] if n == -1 and i >= lead else n for i, n in enumerate(size)))
+def sum_to_size(input: Tensor, *size: Any) -> Tensor:
+    """``input`` summed to ``size``, from which it could have been broadcast: the adjoint of ``expand``."""
+    shape = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else tuple(size)
+    if len(shape) > input.ndim or any(n not in (1, m) for n, m in zip(shape[::-1], input.shape[::-1], strict=False)):
+        raise RuntimeError(f"size {list(shape)} is not expandable to size {list(input.shape)}.")
+    out: Tensor = sum_to(input, shape)
+    return out
+
+
+def expand(input: Tensor, *args: Any, size: Any = None) -> Tensor:
+    """``broadcast_to`` with the sizes one by one or as a sequence."""
+    given = args if size is None else (size,)
+    return broadcast_to(input, given[0] if len(given) == 1 and isinstance(given[0], (tuple, list)) else given)
 
 
 # Choice -------------------------------------------------------------------------------------------------------------
 
 _where: Primitive = define(
     "Where",
-    np.where,
+    select,
     ("condition", "input", "other"),
     input=lambda g, condition, input_shape: sum_to(_where(condition, g, 0.0), input_shape),
     other=lambda g, condition, other_shape: sum_to(_where(condition, 0.0, g), other_shape),
 )
 
 
-def where(condition: Tensor, input: Any, other: Any) -> Tensor:
-    """``input`` where ``condition`` (bool), ``other`` elsewhere; broadcasts. As ``torch.where``."""
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+    """``input`` where ``condition`` (bool), ``other`` elsewhere; broadcasts.
+
+    ``where(condition)`` alone gives the indices of its nonzero elements, a tensor (count,) for each dimension: int64.
+
+    Raises:
+        RuntimeError: ``condition`` is not a bool tensor, or the shapes do not broadcast.
+        TypeError: only one of ``input`` and ``other`` is given.
+    """
+    if input is None and other is None:
+        _check_tensor("where", condition, "condition")
+        return tuple(Tensor(indices) for indices in np.nonzero(np.atleast_1d(condition._data)))
+    if input is None or other is None:
+        raise TypeError("where() takes a condition alone, or with both input and other")
     if not isinstance(condition, Tensor) or condition.dtype != np.bool_:
         kind = condition.dtype if isinstance(condition, Tensor) else type(condition).__name__
         raise RuntimeError(f"where expected condition to be a boolean tensor, but got {kind}")
     dtype = result_type(input, other)
     input, other = (cast(x, dtype) if isinstance(x, Tensor) else dtype.type(x) for x in (input, other))
-    try:
-        out: Tensor = _where(condition, input, other)
-    except ValueError:
-        shapes = ", ".join(str(list(np.shape(x))) for x in (condition, input, other))
-        raise RuntimeError(f"where: the shapes {shapes} of condition, input and other do not broadcast") from None
-    return out
+    return _broadcasting("where", _where, condition, input, other)
 
 
 # Two operands -------------------------------------------------------------------------------------------------------
@@ -158,98 +194,48 @@ _mul: Primitive = define(
     input=lambda g, other, input_shape: sum_to(g * other, input_shape),
     other=lambda g, input, other_shape: sum_to(g * input, other_shape),
 )
-_div: Primitive = define(
-    "Div",
-    np.true_divide,
-    ("input", "other"),
-    input=lambda g, other, input_shape: sum_to(g / other, input_shape),
-    other=lambda g, input, other, other_shape: sum_to(-g * ((input / other) / other), other_shape),
-)
 
 
-def _power_of_base(base: Any, exponent: Any) -> Any:
-    """d(base ** exponent) / d base, with 0 where the exponent is 0 (also at base 0, where the formula is 0 * inf)."""
-    zero = exponent == 0
-    if isinstance(zero, (bool, np.bool_)):
-        return np.zeros(base.shape, base.dtype) if zero else exponent * base ** (exponent - 1)
-    return _where(zero, 0.0, exponent * base ** _where(zero, 1.0, exponent - 1.0))
-
-
-def _power_of_exponent(base: Any, exponent: Any, output: Any) -> Any:
-    """d(base ** exponent) / d exponent, with 0 at base 0 and an exponent >= 0, as PyTorch defines it."""
-    flat = (base == 0) & (exponent >= 0)
-    if isinstance(base, (int, float, np.generic)):
-        return output * 0.0 if base == 0 else output * math.log(base)
-    return _where(flat, 0.0, output * _log(_where(flat, 1.0, base)))
-
-
-def _power(input: Any, exponent: Any) -> Any:
-    # The exponents that PyTorch computes by multiplication: faster than pow() and not off in the last bit.
-    if isinstance(exponent, (int, float)):
-        if exponent == 2:
-            return input * input
-        if exponent == 3:
-            return input * input * input
-        if exponent == 0.5:
-            return np.sqrt(input)
-    kind = exponent.dtype.kind if isinstance(exponent, (np.ndarray, np.generic)) else None
-    if kind == "b":
-        return input | ~exponent
-    if kind == "i":
-        return _integer_power(input, exponent)
-    return np.power(input, exponent)
-
-
-def _integer_power(input: Any, exponent: Any) -> Any:
-    """NumPy refuses negative exponents; in integers the result is 0 but for the bases 1 and -1, as in PyTorch."""
-    negative = exponent < 0
-    if not np.any(negative):
-        return np.power(input, exponent)
-    sign = np.where(exponent % 2 == 0, 1, input)
-    return np.where(
-        negative, np.where(np.abs(input) == 1, sign, 0), np.power(input, np.where(negative, 0, exponent))
-    ).astype(np.result_type(input, exponent))
-
-
-_pow: Primitive = define(
-    "Pow",
-    _power,
-    ("input", "exponent"),
-    input=lambda g, input, exponent, input_shape: sum_to(g * _power_of_base(input, exponent), input_shape),
-    exponent=lambda g, input, exponent, output, exponent_shape: sum_to(
-        g * _power_of_exponent(input, exponent, output), exponent_shape
-    ),
-)
-
-
-def _ties(g: Any, passed_over: Any, equal: Any, shape: tuple[int, ...]) -> Any:
-    """The gradient of an extremum: nothing where the other operand was chosen, half at a tie, else (NaN too) all."""
-    return sum_to(_where(equal, g * 0.5, _where(passed_over, 0.0, g)), shape)
-
-
-_maximum: Primitive = define(
-    "Maximum",
-    np.maximum,
-    ("input", "other"),
-    input=lambda g, input, other, input_shape: _ties(g, input < other, input == other, input_shape),
-    other=lambda g, input, other, other_shape: _ties(g, other < input, input == other, other_shape),
-)
-_minimum: Primitive = define(
-    "Minimum",
-    np.minimum,
-    ("input", "other"),
-    input=lambda g, input, other, input_shape: _ties(g, input > other, input == other, input_shape),
-    other=lambda g, input, other, other_shape: _ties(g, other > input, input == other, other_shape),
-)
+# The derivative of what is constant in pieces. Not g * 0.0, which is NaN where g is infinite.
+_zeros: Primitive = define("Zeros", np.zeros_like, ("input",), input=lambda g: _zeros(g))
 
 
 def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return all(n == m or 1 in (n, m) for n, m in zip(reversed(a), reversed(b), strict=False))
 
 
+def _broadcasting(name: str, primitive: Primitive, *operands: Any, **keywords: Any) -> Tensor:
+    """Calls a primitive of several operands of one dtype; its refusal to broadcast becomes PyTorch's sentence."""
+    try:
+        out: Tensor = primitive(*operands, **keywords)
+    except ValueError:
+        shapes = [np.shape(x) for x in operands]
+        if all(_broadcast(a, b) for a in shapes for b in shapes):
+            raise
+        raise RuntimeError(
+            f"{name}: the shapes {', '.join(str(list(shape)) for shape in shapes)} do not broadcast: counted from the "
+            "right, each dimension must be equal in all or 1"
+        ) from None
+    return out
+
+
+def _check_tensor(name: str, input: Any, argument: str = "input") -> None:
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{name}(): argument '{argument}' must be Tensor, not {type(input).__name__}")
+
+
+def _two_tensors(name: str, input: Any, other: Any) -> None:
+    for position, (argument, value) in enumerate({"input": input, "other": other}.items(), 1):
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {type(value).__name__}"
+            )
+
+
 def _binary(primitive: Primitive, input: Any, other: Any, floating: bool = False) -> Tensor:
     """Promotes, and turns NumPy's refusal to broadcast into PyTorch's sentence."""
-    input, other = promoted(input, other, floating=floating)
+    if not same_floating(input, other):
+        input, other = promoted(input, other, floating=floating)
     try:
         out: Tensor = primitive(input, other)
     except ValueError:
@@ -262,46 +248,73 @@ def _binary(primitive: Primitive, input: Any, other: Any, floating: bool = False
     return out
 
 
+def _scaled(name: str, input: Any, other: Any, alpha: float) -> Any:
+    """``alpha * other`` in the dtype of the result."""
+    dtype = result_type(input, other)
+    if isinstance(alpha, (bool, np.bool_)):
+        if dtype != np.bool_:
+            raise RuntimeError(f"{name}: Boolean alpha only supported for Boolean results, but this one is {dtype}")
+    elif isinstance(alpha, (float, np.floating)):
+        if dtype.kind != "f":
+            raise RuntimeError(
+                f"{name}: For integral input tensors, argument alpha must not be a floating point number, but it is "
+                f"{alpha}"
+            )
+    elif not isinstance(alpha, (int, np.integer)):
+        raise TypeError(f"{name}(): argument 'alpha' must be Number, not {type(alpha).__name__}")
+    return mul(cast(other, dtype), dtype.type(alpha)) if isinstance(other, Tensor) else other * alpha
+
+
 def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
-    """``input + alpha * other``."""
-    return _binary(_add, input, other if alpha == 1 else mul(other, alpha))
+    """``input + alpha * other``; broadcasts.
+
+    Raises:
+        RuntimeError: ``alpha`` is a float and the result is not, or a bool and the result is not.
+    """
+    if type(alpha) is not int or alpha != 1:
+        other = _scaled("add", input, other, alpha)
+    return _binary(_add, input, other)
+
+
+def _is_bool(x: Any) -> bool:
+    return x._data.dtype == np.bool_ if isinstance(x, Tensor) else isinstance(x, (bool, np.bool_))
 
 
 def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
-    """``input - alpha * other``. Not defined for two bools, as in PyTorch."""
-    if result_type(input, other) == np.bool_:
+    """``input - alpha * other``; broadcasts.
+
+    Raises:
+        RuntimeError: an operand is bool, or ``alpha`` is a float and the result is not.
+    """
+    if _is_bool(input) or _is_bool(other):
+        if _is_bool(input) and _is_bool(other):
+            raise RuntimeError(
+                "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or "
+                "`logical_xor()` operator instead."
+            )
         raise RuntimeError(
-            "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` "
-            "operator instead."
+            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, "
+            "use the `~` or `logical_not()` operator instead."
         )
-    return _binary(_sub, input, other if alpha == 1 else mul(other, alpha))
+    if type(alpha) is not int or alpha != 1:
+        other = _scaled("sub", input, other, alpha)
+    return _binary(_sub, input, other)
+
+
+subtract = sub
+
+
+def rsub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
+    """``other - alpha * input``; see ``sub``."""
+    return sub(other, input, alpha=alpha)
 
 
 def mul(input: Any, other: Any) -> Tensor:
-    """``input * other``."""
+    """``input * other``; broadcasts."""
     return _binary(_mul, input, other)
 
 
-def div(input: Any, other: Any) -> Tensor:
-    """``input / other``, true division: integers give the default floating-point dtype."""
-    return _binary(_div, input, other, floating=True)
-
-
-def pow(input: Any, exponent: Any) -> Tensor:
-    """``input ** exponent``. Integers to negative integer powers raise, as in PyTorch."""
-    if isinstance(exponent, int) and exponent < 0 and result_type(input, exponent).kind in "iu":
-        raise RuntimeError("Integers to negative integer powers are not allowed.")
-    return _binary(_pow, input, exponent)
-
-
-def maximum(input: Tensor, other: Tensor) -> Tensor:
-    """The larger of two elements, NaN if one is; the gradient is shared in halves at a tie."""
-    return _binary(_maximum, input, other)
-
-
-def minimum(input: Tensor, other: Tensor) -> Tensor:
-    """The smaller of two elements, NaN if one is; the gradient is shared in halves at a tie."""
-    return _binary(_minimum, input, other)
+multiply = mul
 
 
 # One operand --------------------------------------------------------------------------------------------------------
@@ -313,7 +326,7 @@ _sign: Primitive = define(
     # NaN has none, so it gives 0, as in PyTorch; np.sign gives NaN, and refuses bools
     lambda input: input.copy() if input.dtype == np.bool_ else np.subtract(input > 0, input < 0, dtype=input.dtype),
     ("input",),
-    input=lambda g: g * 0.0,
+    input=lambda g: _zeros(g),
 )
 _exp: Primitive = define("Exp", np.exp, ("input",), input=lambda g, output: g * output)
 _log: Primitive = define("Log", np.log, ("input",), input=lambda g, input: g / input)
@@ -322,32 +335,30 @@ _sin: Primitive = define("Sin", np.sin, ("input",), input=lambda g, input: g * _
 _cos: Primitive = define("Cos", np.cos, ("input",), input=lambda g, input: -g * _sin(input))
 _tanh: Primitive = define("Tanh", np.tanh, ("input",), input=lambda g, output: g * (1.0 - output * output))
 _relu: Primitive = define(
-    "Relu", lambda input: np.maximum(input, 0), ("input",), input=lambda g, output: _where(output <= 0, 0.0, g)
+    "Relu",
+    lambda input, out=None: np.maximum(input, 0, out=out),
+    ("input",),
+    input=lambda g, output: _where(output <= 0, 0.0, g),
 )
 _clone: Primitive = define("Clone", lambda input: input.copy(), ("input",), input=lambda g: g)
-_clamp: Primitive = define(
-    "Clamp",
-    lambda input, min, max: np.clip(input, min, max),
-    ("input",),
-    input=lambda g, input, min, max: _where(_inside(input, min, max), g, 0.0),
-)
 
 
-def _inside(input: Any, low: float | None, high: float | None) -> Any:
-    if low is None:
-        return input <= high
-    return input >= low if high is None else (input >= low) & (input <= high)
+def _one_plus_decay(input: Any) -> Any:
+    """1 + exp(-input) in an array of its own. Where that overflows, to infinity, its inverse is 0 as it should be."""
+    # float16 is computed in float32, as in PyTorch
+    out = np.empty_like(input, dtype=np.float32 if input.dtype == np.float16 else None)
+    np.negative(input, out=out)
+    np.exp(out, out=out)
+    out += 1
+    return out
 
 
-def _stable_sigmoid(input: Any) -> Any:
-    # exp of minus the magnitude never overflows: 1 / (1 + e) on the right, e / (1 + e) on the left
-    decay = np.exp(-np.abs(input))
-    return np.where(input >= 0, 1, decay) / (1 + decay)
+def _logistic(input: Any) -> Any:
+    out = _one_plus_decay(input)
+    return np.reciprocal(out, out=out).astype(input.dtype, copy=False)
 
 
-_sigmoid: Primitive = define(
-    "Sigmoid", _stable_sigmoid, ("input",), input=lambda g, output: g * (output * (1.0 - output))
-)
+_sigmoid: Primitive = define("Sigmoid", _logistic, ("input",), input=lambda g, output: g * (output * (1.0 - output)))
 
 
 def _unary(primitive: Primitive, input: Tensor, floating: bool = True) -> Tensor:
@@ -361,6 +372,7 @@ def _unary(primitive: Primitive, input: Tensor, floating: bool = True) -> Tensor
 
 def neg(input: Tensor) -> Tensor:
     """``-input``."""
+    _check_tensor("neg", input)
     if input.dtype == np.bool_:
         raise RuntimeError(
             "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a mask, use "
@@ -369,9 +381,15 @@ def neg(input: Tensor) -> Tensor:
     return _unary(_neg, input, floating=False)
 
 
+negative = neg
+
+
 def abs(input: Tensor) -> Tensor:
     """The magnitude; its gradient at 0 is 0."""
     return _unary(_abs, input, floating=False)
+
+
+absolute = abs
 
 
 def sign(input: Tensor) -> Tensor:
@@ -421,106 +439,17 @@ def relu(input: Tensor) -> Tensor:
     return _unary(_relu, input, floating=False)
 
 
-def square(input: Tensor) -> Tensor:
-    """``input ** 2``."""
-    return pow(input, 2)
-
-
 def clone(input: Tensor) -> Tensor:
     """A copy that gradients pass through."""
     return _unary(_clone, input, floating=False)
 
 
-def clamp(input: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
-    """Elements limited to [min, max]; the gradient is 1 inside and at the limits, 0 outside."""
-    if min is None and max is None:
-        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
-    out: Tensor = _clamp(input, min=min, max=max)
-    return out
-
-
-# Comparison and logic: no gradient ----------------------------------------------------------------------------------
-
-_logic: dict[str, Primitive] = {
-    name: define(name, function, operands)
-    for name, function, operands in (
-        ("Eq", np.equal, ("input", "other")),
-        ("Ne", np.not_equal, ("input", "other")),
-        ("Lt", np.less, ("input", "other")),
-        ("Le", np.less_equal, ("input", "other")),
-        ("Gt", np.greater, ("input", "other")),
-        ("Ge", np.greater_equal, ("input", "other")),
-        ("BitwiseAnd", np.bitwise_and, ("input", "other")),
-        ("BitwiseOr", np.bitwise_or, ("input", "other")),
-        ("BitwiseXor", np.bitwise_xor, ("input", "other")),
-        ("BitwiseNot", np.bitwise_not, ("input",)),
-        ("Isnan", np.isnan, ("input",)),
-        ("Isinf", np.isinf, ("input",)),
-        ("Isfinite", np.isfinite, ("input",)),
-    )
-}
-
-
-def _comparison(name: str, text: str) -> Callable[[Any, Any], Tensor]:
-    primitive = _logic[name]
-
-    def compare(input: Any, other: Any) -> Tensor:
-        return _binary(primitive, input, other)
-
-    compare.__name__ = compare.__qualname__ = name.lower()
-    compare.__doc__ = f"``input {text} other`` elementwise, a bool tensor."
-    return compare
-
-
-eq = _comparison("Eq", "==")
-ne = _comparison("Ne", "!=")
-lt = _comparison("Lt", "<")
-le = _comparison("Le", "<=")
-gt = _comparison("Gt", ">")
-ge = _comparison("Ge", ">=")
-
-
-def _bitwise(primitive: Primitive, input: Any, other: Any) -> Tensor:
-    if result_type(input, other).kind == "f":
-        raise RuntimeError(f"{primitive.name.lower()} is not defined for floating-point tensors")
-    return _binary(primitive, input, other)
-
-
-def bitwise_and(input: Any, other: Any) -> Tensor:
-    """``input & other`` of bools or integers."""
-    return _bitwise(_logic["BitwiseAnd"], input, other)
-
-
-def bitwise_or(input: Any, other: Any) -> Tensor:
-    """``input | other`` of bools or integers."""
-    return _bitwise(_logic["BitwiseOr"], input, other)
-
-
-def bitwise_xor(input: Any, other: Any) -> Tensor:
-    """``input ^ other`` of bools or integers."""
-    return _bitwise(_logic["BitwiseXor"], input, other)
-
-
-def bitwise_not(input: Tensor) -> Tensor:
-    """``~input`` of bools or integers."""
-    if input.is_floating_point():
-        raise RuntimeError("bitwise_not is not defined for floating-point tensors")
-    return _unary(_logic["BitwiseNot"], input, floating=False)
-
-
-def isnan(input: Tensor) -> Tensor:
-    """Whether each element is NaN, a bool tensor."""
-    return _unary(_logic["Isnan"], input, floating=False)
-
-
-def isinf(input: Tensor) -> Tensor:
-    """Whether each element is infinite, a bool tensor."""
-    return _unary(_logic["Isinf"], input, floating=False)
-
-
-def isfinite(input: Tensor) -> Tensor:
-    """Whether each element is neither NaN nor infinite, a bool tensor."""
-    return _unary(_logic["Isfinite"], input, floating=False)
+def positive(input: Tensor) -> Tensor:
+    """``input`` itself; not defined for bools, as in PyTorch."""
+    _check_tensor("positive", input)
+    if input.dtype == np.bool_:
+        raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
+    return input
 
 
 def to(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:

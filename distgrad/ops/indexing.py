@@ -1,422 +1,402 @@
-"""Picking elements by position or mask, and writing or adding values at positions."""
+"""``x[index]``: slices are views, positions and masks in tensors give copies; and what is written that way.
+
+An index is taken in two steps, as PyTorch does. First come its integers, slices and None, which give a view
+(``Slice``). What is left are arrays of positions, each for one dimension of that view, which are picked together
+(``Index``). NumPy takes the two in one step and counts integers among the arrays, so that ``x[0, :, [1, 2]]`` has
+another shape there.
+"""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+import operator
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..autograd import Tensor
+from ..autograd.grad_mode import mode
 from ..autograd.primitive import Primitive, define
-from .elementwise import _where, broadcast_to
-from .promotion import cast
-from .shape import normalize_dim, reshape
+from ..kernels.scatter import add_at, are_distinct
+from .arguments import tensor_argument
+from .creation import _array
+from .elementwise import _where, sum_to
 
 __all__ = [  # what distgrad itself offers
-    "gather",
-    "index_select",
-    "masked_fill",
-    "masked_select",
+    "argwhere",
+    "index_put",
     "nonzero",
-    "scatter",
-    "scatter_add",
-    "take_along_dim",
 ]
 METHODS = (  # what a Tensor offers
-    "gather index_select masked_fill masked_select nonzero scatter scatter_add take_along_dim"
+    "argwhere index_put nonzero"
 ).split()
+IN_PLACE = ["index_put"]  # of these, what also exists as NAME_
 
-_getitem: Primitive = define(
-    "Index",
-    lambda input, index: input[_as_view(index)],
-    ("input",),
-    view=True,
-    input=lambda g, input_shape, index: _put(g, shape=input_shape, index=index),
-)
+# Slices --------------------------------------------------------------------------------------------------------------
 
 
-def _as_view(index: Any) -> Any:
-    """With all positions given NumPy copies the element out, but for a closing ellipsis."""
-    parts = index if isinstance(index, tuple) else (index,)
-    return (*parts, ...) if all(isinstance(part, (int, np.integer)) for part in parts) else index
-
-
-def _add_at(input: Any, shape: tuple[int, ...], index: Any) -> Any:
+def _surrounded(input: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Any:
     out = np.zeros(shape, input.dtype)
-    if _is_basic(index) or (isinstance(index, np.ndarray) and index.dtype == np.bool_):
-        out[index] = input
-    else:
-        np.add.at(out, index, input)  # unlike out[index] += input, counts an element that is picked twice
+    out[index] = input
     return out
 
 
-_put: Primitive = define("IndexPut", _add_at, ("input",), input=lambda g, index: _getitem(g, index=index))
+_slice: Primitive = define(
+    "Slice",
+    lambda input, index: input[index],
+    ("input",),
+    view=True,
+    input=lambda g, input_shape, index: _slice_adjoint(g, shape=input_shape, index=index),
+)
+_slice_adjoint: Primitive = define(  # zeros around
+    "SliceAdjoint", _surrounded, ("input",), input=lambda g, index: _slice(g, index=index)
+)
+
+# Positions -----------------------------------------------------------------------------------------------------------
 
 
-def _is_basic(index: Any) -> bool:
-    parts = index if isinstance(index, tuple) else (index,)
-    return all(part is None or part is Ellipsis or isinstance(part, (int, np.integer, slice)) for part in parts)
+def _arrays(index: tuple[Any, ...]) -> list[int]:
+    return [d for d, part in enumerate(index) if not isinstance(part, slice)]
 
 
-def _array_index(part: Any) -> Any:
-    """A tensor or list in an index as the array that NumPy indexes with."""
-    if isinstance(part, Tensor):
-        if part.is_floating_point():
-            raise IndexError(f"tensors used as indices must be long, int, byte or bool tensors, not {part.dtype}")
-        return part._data if part.ndim or part.dtype == np.bool_ else int(part._data)
-    if isinstance(part, list):
-        return np.asarray(part, dtype=np.int64) if not part else np.asarray(part)
-    if isinstance(part, slice):
-        start, stop, step = (None if x is None else int(x) for x in (part.start, part.stop, part.step))
+def _is_mask(index: tuple[Any, ...]) -> bool:
+    return bool(index[-1].dtype == np.bool_)
+
+
+def _picked(input: Any, index: tuple[Any, ...]) -> Any:
+    found = _arrays(index)
+    if len(found) == 1 and input.flags.c_contiguous and index[-1].ndim and not _is_mask(index):
+        return np.take(input, index[-1], axis=found[0])
+    return np.ascontiguousarray(input[index])  # NumPy lays out some results in another order
+
+
+def _added(input: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Any:
+    return _surrounded(input, shape, index) if _is_mask(index) else add_at(shape, index, input)
+
+
+_index: Primitive = define(
+    "Index",
+    _picked,
+    ("input",),
+    input=lambda g, input_shape, index: _index_adjoint(g, shape=input_shape, index=index),
+)
+_index_adjoint: Primitive = define(  # what was picked, added into zeros
+    "IndexAdjoint", _added, ("input",), input=lambda g, index: _index(g, index=index)
+)
+
+
+def _written(input: Any, values: Any, index: tuple[Any, ...]) -> Any:
+    out = input.copy()
+    out[index] = values
+    return out
+
+
+def _kept(g: Any, shape: tuple[int, ...], values_shape: tuple[int, ...], index: tuple[Any, ...]) -> Any:
+    """The gradient of values that were written: zero where a later one was written to the same place."""
+    taken = _index(g, index=index)
+    if not _is_mask(index):
+        found = _arrays(index)
+        named = np.broadcast_arrays(*(index[d] for d in found))
+        places = np.zeros(named[0].shape, np.int64)
+        for part, d in zip(named, found, strict=True):
+            places = places * shape[d] + part
+        count = int(np.prod([shape[d] for d in found], dtype=np.int64))
+        if not are_distinct(places.ravel(), count):
+            order, last = np.arange(places.size).reshape(places.shape), np.zeros(count, np.int64)
+            last[places] = order
+            front = found[0] if found[-1] - found[0] == len(found) - 1 else 0
+            mask = (last[places] == order).reshape(places.shape + (1,) * (taken.ndim - front - places.ndim))
+            taken = _where(mask, taken, 0.0)
+    return sum_to(taken, values_shape)
+
+
+_index_put: Primitive = define(
+    "IndexPut",
+    _written,
+    ("input", "values"),
+    input=lambda g, index: _index_put(g, np.zeros((), g.dtype), index=index),
+    values=lambda g, input_shape, values_shape, index: _kept(g, input_shape, values_shape, index),
+)
+_index_put_add: Primitive = define(
+    "IndexPutAdd",
+    lambda input, values, index: _sum_at(input, values, index),
+    ("input", "values"),
+    input=lambda g: g,
+    values=lambda g, values_shape, index: sum_to(_index(g, index=index), values_shape),
+)
+
+
+def _sum_at(input: Any, values: Any, index: tuple[Any, ...]) -> Any:
+    if _is_mask(index):
+        out = input.copy()
+        out[index] += values
+        return out
+    # the shape of what is picked, without picking it
+    shape = np.broadcast_to(np.empty((), np.bool_), input.shape)[index].shape
+    return add_at(input.shape, index, np.broadcast_to(values, shape), input)
+
+
+# From PyTorch's index to NumPy's -------------------------------------------------------------------------------------
+
+
+class Index(NamedTuple):
+    """An index in its two steps, with everything in it checked against a shape.
+
+    Attributes:
+        basic: integers, slices and None, for a view; None where that is the whole tensor as it is.
+        advanced: for the leading dimensions of the view, slices that take all and arrays: int64 positions that are not
+            negative, or a single mask; the last is an array. None where nothing is picked.
+    """
+
+    basic: tuple[Any, ...] | None
+    advanced: tuple[Any, ...] | None
+
+
+_ALL = slice(None)
+_TYPES = "tensors used as indices must be long, int, byte or bool tensors"
+
+
+def _masked(values: Any) -> Any:
+    warnings.warn(
+        "indexing with dtype torch.uint8 is now deprecated, please use a dtype torch.bool instead.", stacklevel=2
+    )
+    return values != 0
+
+
+def _positions(values: Any, from_tensor: bool) -> Any:
+    """An array in an index: an integer or bool where it has no dimensions, else int64 or bool."""
+    kind = values.dtype.kind
+    if kind == "b" or values.dtype == np.uint8:
+        if not values.ndim:
+            return bool(values)
+        return values if kind == "b" else _masked(values)
+    if from_tensor and (kind not in "iu" or (values.ndim and values.dtype not in (np.int32, np.int64))):
+        raise IndexError(f"{_TYPES}, not {values.dtype}")
+    return values.astype(np.int64, copy=False) if values.ndim else int(values)
+
+
+def _part(item: Any) -> Any:
+    """One part of an index as None, Ellipsis, an int, a bool, a slice, or an int64 or bool array with dimensions."""
+    if item is None or item is Ellipsis or isinstance(item, (bool, int)):
+        return item
+    if isinstance(item, slice):
+        start, stop, step = (None if x is None else operator.index(x) for x in (item.start, item.stop, item.step))
         if step is not None and step <= 0:
-            raise ValueError("step must be greater than zero")
+            raise ValueError(f"step must be greater than zero, but the slice is {item}")
         return slice(start, stop, step)
-    return part
+    if isinstance(item, Tensor):
+        return _positions(item._data, True)
+    if isinstance(item, np.ndarray):
+        return _positions(item, False)
+    if isinstance(item, Sequence):
+        return _positions(_array(item, None), False)
+    if hasattr(item, "__index__") and not isinstance(item, np.bool_):
+        return operator.index(item)
+    raise IndexError(
+        "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got "
+        f"{type(item).__name__})"
+    )
 
 
-def array_index(index: Any) -> Any:
-    """What NumPy has to be indexed with for PyTorch's meaning of ``index``."""
+def _parts(index: Any) -> list[Any]:
+    """The parts of an index. As in PyTorch a list counts as a tuple where it holds more than numbers."""
     if isinstance(index, tuple):
-        return tuple(_array_index(part) for part in index)
-    return _array_index(index)
+        return [_part(item) for item in index]
+    if isinstance(index, Sequence) and len(index) < 32:
+        several = (Tensor, np.ndarray, slice, Sequence)
+        if any(item is None or item is Ellipsis or isinstance(item, several) for item in index):
+            warnings.warn(
+                "Using a non-tuple sequence for multidimensional indexing is deprecated; use x[tuple(seq)] instead of "
+                "x[seq].",
+                stacklevel=4,
+            )
+            return [_part(item) for item in index]
+    return [_part(index)]
 
 
-def _own(index: Any) -> Any:
-    """Copies of the arrays in an index, so that a later change of them cannot reach the backward pass."""
-    if isinstance(index, tuple):
-        return tuple(_own(part) for part in index)
-    return index.copy() if isinstance(index, np.ndarray) else index
+def _consumed(part: Any) -> int:
+    """How many dimensions of the tensor a part is for."""
+    if part is None or part is Ellipsis or isinstance(part, bool):
+        return 0
+    return part.ndim if isinstance(part, np.ndarray) and part.dtype == np.bool_ else 1
+
+
+def parse_index(index: Any, shape: tuple[int, ...], own: bool = False) -> Index:
+    """PyTorch's ``index`` of a tensor of ``shape`` in two steps; arrays are copies with ``own``.
+
+    Raises:
+        IndexError: a position is out of range, there are too many, a mask does not fit, arrays do not broadcast, or
+            something is no index.
+        ValueError: a slice with a step below 1.
+        TypeError: a slice of something else than integers, or text.
+    """
+    if type(index) is int and shape and -shape[0] <= index < shape[0]:  # the common case
+        return Index((index, ...), None)
+    parts = _parts(index)
+    needed = sum(map(_consumed, parts))
+    if needed > len(shape):
+        if not shape:
+            raise IndexError(
+                "invalid index of a 0-dim tensor (too many indices for tensor of dimension 0, where slice() cannot be "
+                "applied either). Use `tensor.item()` to convert a 0-dim tensor to a number"
+            )
+        raise IndexError(f"too many indices for tensor of dimension {len(shape)}: {needed}")
+    basic: list[Any] = []
+    picked: list[tuple[int, Any]] = []  # dimensions of the view, and arrays
+    masks = 0
+    d = out = 0  # where we are in the tensor and in the view
+    for part in parts:
+        if part is None:
+            basic.append(None)
+            out += 1
+        elif part is Ellipsis:
+            rest = len(shape) - needed
+            basic += [_ALL] * min(rest, len(shape) - d)  # a second one finds nothing left
+            d, out = d + rest, out + rest
+        elif isinstance(part, bool):
+            basic.append(None)
+            picked.append((out, np.zeros(1 if part else 0, np.int64)))
+            out += 1
+        elif d >= len(shape):
+            raise IndexError(f"Dimension out of range: the index names more than {len(shape)} dimensions")
+        elif isinstance(part, int):
+            if not -shape[d] <= part < shape[d]:
+                raise IndexError(f"index {part} is out of bounds for dimension {d} with size {shape[d]}")
+            basic.append(part)
+            d += 1
+        elif isinstance(part, slice):
+            basic.append(part)
+            d, out = d + 1, out + 1
+        else:
+            count = _consumed(part)
+            if part.dtype == np.bool_:
+                if part.shape != shape[d : d + count]:
+                    where = next(i for i, n in enumerate(part.shape) if shape[d + i] != n)
+                    raise IndexError(
+                        f"The shape of the mask {list(part.shape)} at index {where} does not match the shape of the "
+                        f"indexed tensor {list(shape)} at index {d + where}"
+                    )
+                masks += 1
+            basic += [_ALL] * count
+            picked.append((out, part))
+            d, out = d + count, out + count
+    trivial = all(part == _ALL for part in basic)
+    view = None if trivial and picked else (*basic, ...)
+    if not picked:
+        return Index(view, None)
+    if masks and len(picked) == 1:
+        place, mask = picked[0]
+        return Index(view, (*(_ALL,) * place, np.array(mask) if own else mask))
+    sizes = np.broadcast_to(np.empty((), np.bool_), shape)[(*basic, ...)].shape
+    return Index(view, _together(picked, sizes, own))
+
+
+def _together(picked: list[tuple[int, Any]], shape: tuple[int, ...], own: bool) -> tuple[Any, ...]:
+    """The arrays of an index for a view of ``shape``: masks as positions, and no position negative."""
+    places: dict[int, Any] = {}
+    for place, array in picked:
+        for d, positions in enumerate(np.nonzero(array) if array.dtype == np.bool_ else (array,)):
+            places[place + d] = positions
+    try:
+        common = np.broadcast_shapes(*(positions.shape for positions in places.values()))
+    except ValueError:
+        shapes = ", ".join(str(list(positions.shape)) for positions in places.values())
+        raise IndexError(
+            f"shape mismatch: indexing tensors could not be broadcast together with shapes {shapes}"
+        ) from None
+    if 0 not in common and any(shape[d] == 0 for d in places):
+        raise IndexError("index is out of bounds for dimension with size 0")
+    # what picks nothing is not looked at, as in PyTorch
+    empty = 0 in common or any(n == 0 for d, n in enumerate(shape) if d not in places)
+    index: list[Any] = [_ALL] * (max(places) + 1)
+    for d, positions in places.items():
+        index[d] = np.zeros(positions.shape, np.int64) if empty else _counted(positions, d, shape[d], own)
+    return tuple(index)
+
+
+def _counted(positions: Any, d: int, length: int, own: bool) -> Any:
+    """Positions counted from the front; raises PyTorch's IndexError where one is out of range."""
+    low, high = int(positions.min()), int(positions.max())
+    if low < -length or high >= length:
+        wrong = low if low < -length else high
+        raise IndexError(f"index {wrong} is out of bounds for dimension {d} with size {length}")
+    if low < 0:
+        return np.where(positions < 0, positions + length, positions)
+    return np.array(positions) if own else positions
 
 
 def getitem(input: Tensor, index: Any) -> Tensor:
-    """``input[index]``: integers, slices, None and ``...`` give a view; int and bool tensors or lists a copy."""
-    try:
-        out: Tensor = _getitem(input, index=_own(array_index(index)) if input._requires_grad else array_index(index))
-    except IndexError as error:
-        raise IndexError(f"{error} (indexing a tensor of shape {list(input.shape)})") from None
-    return out
-
-
-# Along one dimension -------------------------------------------------------------------------------------------------
-
-
-def _take(input: Any, index: Any, dim: int) -> Any:
-    grid = list(np.ogrid[tuple(slice(n) for n in index.shape)])
-    grid[dim] = index
-    return np.ascontiguousarray(input[tuple(grid)])
-
-
-def _places(index: Any, shape: tuple[int, ...], dim: int) -> Any:
-    """Where in the flattened array of ``shape`` the elements lie that ``index`` names along ``dim``."""
-    places = np.zeros(index.shape, np.int64)
-    step = 1
-    for d in reversed(range(len(shape))):
-        along = index if d == dim else np.arange(index.shape[d]).reshape((-1,) + (1,) * (index.ndim - d - 1))
-        places += along.astype(np.int64) * step
-        step *= shape[d]
-    return places.ravel()
-
-
-def _add_along(input: Any, index: Any, src: Any, dim: int) -> Any:
-    out = input.copy()
-    np.add.at(out.reshape(-1), _places(index, out.shape, dim), src.ravel())
-    return out
-
-
-def _write_along(input: Any, index: Any, src: Any, dim: int) -> Any:
-    out = input.copy()
-    # flat and in row-major order, so that of several elements for one place the last wins whatever the memory layout
-    out.reshape(-1)[_places(index, out.shape, dim)] = src.ravel() if src.ndim else src
-    return out
-
-
-def _stays(index: Any, shape: tuple[int, ...], dim: int) -> Any:
-    """Which elements a scatter does not overwrite by a later one. Bool, of the shape of ``index``."""
-    values = index._data if isinstance(index, Tensor) else index
-    places, order = _places(values, shape, dim), np.arange(values.size)
-    last = np.empty(int(np.prod(shape)), np.int64)
-    last[places] = order
-    return (last[places] == order).reshape(values.shape)
-
-
-_gather: Primitive = define(
-    "Gather",
-    _take,
-    ("input", "index"),
-    input=lambda g, index, input_shape, dim: _scatter_add(np.zeros(input_shape, g.dtype), index, g, dim=dim),
-)
-_scatter_add: Primitive = define(
-    "ScatterAdd",
-    _add_along,
-    ("input", "index", "src"),
-    input=lambda g: g,
-    src=lambda g, index, dim: _gather(g, index, dim=dim),
-)
-_scatter: Primitive = define(
-    "Scatter",
-    _write_along,
-    ("input", "index", "src"),
-    input=lambda g, index, dim: _scatter(g, index, np.zeros((), g.dtype), dim=dim),
-    src=lambda g, index, input_shape, dim: _where(_stays(index, input_shape, dim), _gather(g, index, dim=dim), 0.0),
-)
-_index_select: Primitive = define(
-    "IndexSelect",
-    lambda input, index, dim: np.take(input, index, axis=dim),
-    ("input", "index"),
-    input=lambda g, index, input_shape, dim: _add_slices(g, index, shape=input_shape, dim=dim),
-)
-
-
-def _add_slices_at(input: Any, index: Any, shape: tuple[int, ...], dim: int) -> Any:
-    out = np.zeros(shape, input.dtype)
-    np.add.at(out, (*(slice(None),) * dim, index), input)
-    return out
-
-
-_add_slices: Primitive = define(  # the adjoint of index_select: slices added into zeros
-    "IndexSelectAdjoint",
-    _add_slices_at,
-    ("input", "index"),
-    input=lambda g, index, dim: _index_select(g, index, dim=dim),
-)
-
-
-def _is_long(index: Tensor) -> bool:
-    return index.dtype in (np.int32, np.int64)
-
-
-def _outside(index: Tensor, lowest: int, size: int) -> int | None:
-    """An index that is below ``lowest`` or not below ``size``, if there is one."""
-    values = index._data
-    if not values.size or (values.min() >= lowest and values.max() < size):
-        return None
-    return int(values.max()) if values.min() >= lowest else int(values.min())
-
-
-def _check_bounds(index: Tensor, axis: int, size: int, lowest: int = 0) -> None:
-    wrong = _outside(index, lowest, size)
-    if wrong is not None:
-        raise RuntimeError(f"index {wrong} is out of bounds for dimension {axis} with size {size}")
-
-
-def _vector(x: Tensor) -> Tensor:
-    """PyTorch takes a tensor without dimensions for one element along dimension 0."""
-    return x if x.ndim else reshape(x, (1,))
-
-
-def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """``out[i][j] = input[index[i][j]][j]`` for ``dim`` 0, and so on; ``index`` is int64 with as many dimensions.
+    """``input[index]``: integers, slices, None and ``...`` give a view; int and bool tensors or lists a copy.
 
     Raises:
-        RuntimeError: the numbers of dimensions differ, an index lies outside, or ``index`` is longer than ``input``
-            along another dimension.
+        IndexError, ValueError, TypeError: see ``parse_index``.
     """
-    axis = normalize_dim(dim, input.ndim)
-    if index.ndim != input.ndim:
-        raise RuntimeError(
-            f"Index tensor must have the same number of dimensions as input tensor: {list(index.shape)} and "
-            f"{list(input.shape)}"
-        )
-    if index.dtype.kind not in "iu":
-        raise RuntimeError(f"gather(): Expected dtype int64 for index, got {index.dtype}")
-    for d, (n, available) in enumerate(zip(index.shape, input.shape, strict=True)):
-        if d != axis and n > available:
-            raise RuntimeError(
-                f"Size does not match at dimension {d} expected index {list(index.shape)} to be no larger than self "
-                f"{list(input.shape)} apart from dimension {axis}"
-            )
-    _check_bounds(index, axis, input.shape[axis] if input.ndim else 1)
-    out: Tensor = _gather(_vector(input), _vector(index), dim=axis)
-    return out if input.ndim else reshape(out, ())
+    batching: Any = mode.state.batching
+    if batching is not None and batching.has_batched_positions(index):
+        picked: Tensor = batching.getitem(input, index)
+        return picked
+    # an array that the backward pass needs must not be changed by the user in between
+    basic, advanced = parse_index(index, input._data.shape, own=input.requires_grad and mode.enabled)
+    out = input if basic is None else _slice(input, index=basic)
+    result: Tensor = out if advanced is None else _index(out, index=advanced)
+    return result
 
 
-def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
-    """``gather`` with ``input`` and ``indices`` (int64) broadcast against each other in the dimensions other than
-    ``dim``; without ``dim``, elements of the flattened ``input``. Negative indices count from the end.
-
-    Raises:
-        IndexError: ``dim`` is out of range, or ``input`` has no dimensions.
-        RuntimeError: another dtype of ``indices``, shapes that do not broadcast, or an index outside.
-    """
-    if indices.dtype != np.int64:
-        raise RuntimeError(f"torch.take_along_dim(): dtype of indices should be Long but got {indices.dtype}")
-    if dim is None:
-        return take_along_dim(reshape(input, -1), reshape(indices, -1), 0)
-    if input.ndim != indices.ndim:
-        raise RuntimeError(
-            "torch.take_along_dim(): input and indices should have the same number of dimensions, but got "
-            f"{input.ndim} dimensions for input, and {indices.ndim} dimensions for indices"
-        )
-    if not input.ndim:
-        raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
-    axis = normalize_dim(dim, input.ndim)
-    size = input.shape[axis]
-    common = _common_shape(*((*x.shape[:axis], 1, *x.shape[axis + 1 :]) for x in (input, indices)))
-    wide, index = (broadcast_to(x, (*common[:axis], x.shape[axis], *common[axis + 1 :])) for x in (input, indices))
-    if (indices._data < 0).any():
-        _check_bounds(indices, axis, size, lowest=-size)
-        index = Tensor(np.where(index._data < 0, index._data + size, index._data))
-    return gather(wide, axis, index)
-
-
-def _common_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    try:
-        return np.broadcast_shapes(a, b)
-    except ValueError:
-        d = next(d for d in range(-1, -1 - min(len(a), len(b)), -1) if a[d] != b[d] and 1 not in (a[d], b[d]))
-        raise RuntimeError(
-            f"The size of tensor a ({a[d]}) must match the size of tensor b ({b[d]}) at non-singleton dimension "
-            f"{max(len(a), len(b)) + d}"
-        ) from None
-
-
-def _check_scatter(input: Tensor, dim: int, index: Tensor, src: Tensor | None) -> int:
-    """The dimension counted from the front, once the arguments of a scatter are found right."""
-    axis = normalize_dim(dim, input.ndim)
-    if not _is_long(index):
-        raise RuntimeError(f"scatter(): Expected dtype int32/int64 for index, got {index.dtype}")
-    if src is not None and src.dtype != input.dtype:
-        raise RuntimeError(
-            f"scatter(): Expected self.dtype to be equal to src.dtype, got {input.dtype} and {src.dtype}"
-        )
-    shape, wanted = _vector(input).shape, _vector(index).shape
-    given = None if src is None else _vector(src).shape
-    for name, other in (("self", shape), ("src", given)):
-        if other is not None and len(wanted) != len(other):
-            raise RuntimeError(
-                f"Index tensor must have the same number of dimensions as {name} tensor: {list(index.shape)} and "
-                f"{list(other)}"
-            )
-    if not index.numel():
-        return axis
-    beside = any(n > m for d, (n, m) in enumerate(zip(wanted, shape, strict=True)) if d != axis)
-    beyond = given is not None and any(n > m for n, m in zip(wanted, given, strict=True))
-    if beside or beyond:
-        limit = "" if src is None else f" and to be no larger size than src {list(src.shape)}"
-        raise RuntimeError(
-            f"Expected index {list(index.shape)} to be no larger than self {list(input.shape)} apart from dimension "
-            f"{axis}{limit}"
-        )
-    _check_bounds(index, axis, shape[axis])
-    return axis
-
-
-def _scattered(primitive: Primitive, input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
-    index = _vector(index)
-    if isinstance(src, Tensor):
-        src = _vector(src)
-        if not index.numel():  # it may be longer than src then
-            index = getitem(index, tuple(slice(n) for n in src.shape))
-        if src.shape != index.shape:
-            src = getitem(src, tuple(slice(n) for n in index.shape))
-    out: Tensor = primitive(_vector(input), index, src, dim=dim)
-    return out if input.ndim else reshape(out, ())
-
-
-def scatter(
-    input: Tensor, dim: int, index: Tensor, src: Tensor | float | None = None, *, value: float | None = None
-) -> Tensor:
-    """A copy of ``input`` with ``out[index[i][j]][j] = src[i][j]`` for ``dim`` 0, and so on, or a number everywhere.
-
-    Where ``index`` (int32 or int64) names a place twice the last element in row-major order is kept, and the gradient
-    of those it overwrites is zero.
+def index_put(input: Tensor, indices: Sequence[Tensor], values: Tensor, accumulate: bool = False) -> Tensor:
+    """A copy of ``input`` with ``values`` at the places that ``input[indices]`` picks.
 
     Args:
         input: any dtype.
-        dim: the dimension along which ``index`` counts.
-        index: with as many dimensions as ``input``, no longer than it but along ``dim``, nor than ``src`` along any.
-        src: of the dtype of ``input``, or a number.
-        value: the number, by name.
+        indices: integer or bool tensors, as many as ``input`` has dimensions or fewer.
+        values: in the dtype of ``input``, of a shape that broadcasts to that of ``input[indices]``.
+        accumulate: add to what is there, places named several times get the sum. Without it the last of several is
+            kept, and the gradient of the others is zero.
 
     Raises:
-        RuntimeError: dtypes or shapes do not fit, an index lies outside, or the dtype cannot hold the number.
-        TypeError: neither or both of ``src`` and ``value``.
+        TypeError: something else than tensors.
+        IndexError: as of ``input[indices]``.
+        RuntimeError: another dtype of ``values``, or a shape that does not broadcast.
     """
-    if (src is None) == (value is None):
-        raise TypeError("scatter() needs either src (a Tensor) or value (a number)")
-    if isinstance(src, Tensor):
-        return _scattered(_scatter, input, _check_scatter(input, dim, index, src), index, src)
-    axis = _check_scatter(input, dim, index, None)
-    return _scattered(_scatter, input, axis, index, _number(value if src is None else src, input.dtype))
-
-
-def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """As ``scatter`` of a tensor, but added to what is there; places named several times get the sum."""
-    if not isinstance(src, Tensor):
-        raise TypeError(f"scatter_add(): argument 'src' (position 4) must be Tensor, not {type(src).__name__}")
-    return _scattered(_scatter_add, input, _check_scatter(input, dim, index, src), index, src)
-
-
-def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The slices of ``dim`` at the positions in the vector ``index`` (int32 or int64); a copy.
-
-    Raises:
-        IndexError: ``index`` is no vector, or a position lies outside.
-        RuntimeError: another dtype of ``index``, or several positions in a tensor without dimensions.
-    """
-    axis = normalize_dim(dim, input.ndim)
-    if index.ndim > 1:
-        raise IndexError(f"index_select(): Index is supposed to be a vector, but its shape is {list(index.shape)}")
-    if not _is_long(index):
-        raise RuntimeError(f"index_select(): Expected dtype int32 or int64 for index, got {index.dtype}")
-    if not input.ndim and index.numel() != 1:
-        raise RuntimeError(f"index_select(): Index to scalar can have only 1 value, got {index.numel()} value(s)")
-    size = input.shape[axis] if input.ndim else 1
-    wrong = _outside(index, 0, size)
-    if wrong is not None:
-        raise IndexError(f"index out of range in self: {wrong} in dimension {axis} with size {size}")
-    out: Tensor = _index_select(_vector(input), _vector(index), dim=axis)
-    return out if input.ndim else reshape(out, ())
-
-
-# By mask -------------------------------------------------------------------------------------------------------------
-
-
-def _number(value: Any, dtype: np.dtype[Any]) -> Any:
-    """A Python number as a 0-d array of ``dtype``; as in PyTorch fractions are cut off, overflow is refused."""
-    if dtype.kind == "b":
-        return np.asarray(bool(value))
-    if isinstance(value, (bool, np.bool_)):
-        value = int(value)
-    limit = float(np.finfo(dtype).max) if dtype.kind == "f" else np.iinfo(dtype).max
-    lowest = np.iinfo(dtype).min if dtype.kind == "i" else -limit  # a negative number wraps around in uint8
-    finite = math.isfinite(value)
-    if (finite and not lowest <= value <= limit) or (not finite and dtype.kind != "f"):
-        raise RuntimeError(f"value cannot be converted to type {dtype} without overflow: {value}")
-    return np.asarray(value if dtype.kind == "f" else int(value)).astype(dtype)
-
-
-def masked_fill(input: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
-    """A copy of ``input`` with ``value`` (a number or a 0-d tensor) where ``mask`` (bool) is True; the two broadcast.
-
-    The result has the dtype of ``input``.
-
-    Raises:
-        RuntimeError: ``mask`` is not bool, ``value`` has dimensions or overflows, or the shapes do not broadcast.
-    """
-    if mask.dtype != np.bool_:
-        raise RuntimeError(f"masked_fill only supports boolean masks, but got mask with dtype {mask.dtype}")
-    if isinstance(value, Tensor):
-        if value.ndim:
-            raise RuntimeError(
-                "masked_fill only supports a 0-dimensional value tensor, but got tensor with "
-                f"{value.ndim} dimension(s)."
-            )
-        filling = cast(value, input.dtype)
-    else:
-        filling = _number(value, input.dtype)
-    _common_shape(mask.shape, input.shape)
-    out: Tensor = _where(mask, filling, input)
+    tensor_argument(input, "index_put")
+    if not isinstance(indices, (tuple, list)):
+        raise TypeError(
+            f"index_put(): argument 'indices' (position 2) must be tuple of Tensors, not {type(indices).__name__}"
+        )
+    for number, one in enumerate(indices):
+        tensor_argument(one, "index_put", f"indices[{number}]", 2)
+    tensor_argument(values, "index_put", "values", 3)
+    if values.dtype != input.dtype:
+        raise RuntimeError(
+            f"Index put requires the source and destination dtypes match, got {input.dtype} for the destination and "
+            f"{values.dtype} for the source."
+        )
+    if not indices:
+        raise RuntimeError("index_put(): indices is empty; give a tensor for at least one dimension")
+    batching: Any = mode.state.batching
+    if batching is not None and batching.has_batched_positions(tuple(indices)):
+        written: Tensor = batching.index_put(input, indices, values, accumulate)
+        return written
+    # 0-d tensors are positions like others here
+    listed = tuple(one._data.reshape(1) if not one.ndim and one.dtype.kind in "iu" else one for one in indices)
+    basic, advanced = parse_index(listed, input._data.shape, own=True)
+    if basic is not None or advanced is None:
+        raise IndexError("index_put(): a mask without dimensions cannot be used here; use input[mask] = values")
+    picked = np.broadcast_to(np.empty((), np.bool_), input._data.shape)[advanced].shape
+    try:
+        fits = np.broadcast_shapes(values._data.shape, picked) == picked
+    except ValueError:
+        fits = False
+    if not fits:
+        raise RuntimeError(
+            f"shape mismatch: value tensor of shape {list(values.shape)} cannot be broadcast to indexing result of "
+            f"shape {list(picked)}"
+        )
+    out: Tensor = (_index_put_add if accumulate else _index_put)(input, values, index=advanced)
     return out
 
 
-def masked_select(input: Tensor, mask: Tensor) -> Tensor:
-    """The elements of ``input`` where ``mask`` (bool) is True, in row-major order; the two broadcast. 1-D."""
-    if mask.dtype != np.bool_:
-        raise RuntimeError(f"masked_select: expected BoolTensor for mask, got {mask.dtype}")
-    shape = _common_shape(mask.shape, input.shape)
-    return getitem(broadcast_to(input, shape), broadcast_to(mask.detach(), shape))
+# What is not zero ----------------------------------------------------------------------------------------------------
 
 
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
@@ -426,11 +406,16 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
         a tensor of shape (number of them, ``input.ndim``), or with ``as_tuple`` one vector for each dimension, with
         which ``input`` can be indexed (for a tensor without dimensions, one).
     """
-    if not isinstance(input, Tensor):
-        raise TypeError(f"nonzero(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
-    found = np.nonzero(input._data.reshape(input.shape or (1,)))
+    array = tensor_argument(input, "nonzero")._data
+    found = np.nonzero(array.reshape(array.shape or (1,)))
     if as_tuple:
         return tuple(Tensor(positions.astype(np.int64)) for positions in found)
-    if not input.ndim:
+    if not array.ndim:
         return Tensor(np.empty((found[0].size, 0), np.int64))
     return Tensor(np.stack(found, axis=1).astype(np.int64, copy=False))
+
+
+def argwhere(input: Tensor) -> Tensor:
+    """``nonzero`` by NumPy's name."""
+    out: Tensor = nonzero(tensor_argument(input, "argwhere"))
+    return out

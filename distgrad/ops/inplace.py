@@ -12,8 +12,10 @@ from ..autograd.grad_mode import mode
 from ..autograd.inplace import check, overwrite, rebase
 from ..autograd.primitive import Primitive, define
 from . import division, elementwise
-from .indexing import _getitem, _is_basic, _own, array_index, getitem
+from .arguments import number_in
+from .indexing import _index_put, _kept, _slice, parse_index
 from .promotion import cast
+from .samples import is_batched
 
 METHODS = (  # what a Tensor offers
     "copy_ fill_ zero_"
@@ -128,7 +130,7 @@ def fill_(input: Tensor, value: float) -> Tensor:
     """Sets every element to ``value``."""
     if not isinstance(value, (int, float, np.generic)):
         raise TypeError(f"fill_(): value must be a number, not {type(value).__name__}")
-    return replace(input, _fill(input, value=value))
+    return replace(input, _fill(input, value=number_in(value, input.dtype)))
 
 
 def zero_(input: Tensor) -> Tensor:
@@ -140,41 +142,50 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     """``input[index] = value``; ``value`` is broadcast to what ``input[index]`` is, and cast to its dtype.
 
     Raises:
-        RuntimeError: a leaf that requires a gradient, a shape that does not broadcast.
+        RuntimeError: a leaf that requires a gradient, a shape that does not broadcast; positions, or a mask, and
+            several values in another dtype.
         IndexError: as of ``input[index]``.
     """
-    where = array_index(index)
-    if input._batched or getattr(value, "_batched", False):
-        if not _is_basic(where):
-            raise RuntimeError("vmap: assigning at positions or by a mask: use index_put, scatter or where instead")
-        copy_(getitem(input, index), value)
+    batching: Any = mode.state.batching
+    if batching is not None and (is_batched(input, value) or batching.has_batched_positions(index)):
+        batching.setitem(input, index, value)
         return
+    recorded = mode.enabled and (input.requires_grad or getattr(value, "requires_grad", False))
+    basic, advanced = parse_index(index, input._data.shape, own=recorded)
     if isinstance(value, Tensor):
+        if value.dtype != input.dtype and not _casts(advanced, value):
+            raise RuntimeError(
+                f"Index put requires the source and destination dtypes match, got {input.dtype} for the destination "
+                f"and {value.dtype} for the source. Convert the source with .to()."
+            )
         source = cast(value, input.dtype)
     elif isinstance(value, (bool, int, float, np.generic)):
-        source = Tensor(np.asarray(value).astype(input.dtype))
+        source = Tensor(number_in(value, input.dtype))
     else:
         raise TypeError(f"can't assign a {type(value).__name__} to a {type(input).__name__}: make it a tensor first")
-    recorded = mode.enabled and (input.requires_grad or source.requires_grad)
-    if recorded and _is_basic(where):
-        target = getitem(input, index)
-        copy_(target, _without_lead(source, target.ndim))
-        return
-    check(input, source.requires_grad)
-    try:
-        if recorded:
-            picked = getitem(input.detach(), index)
-            source = elementwise.broadcast_to(_without_lead(source, picked.ndim), tuple(picked.shape))
-        input._data[where] = source._data
-    except (ValueError, RuntimeError):
-        picked = getitem(input.detach(), index)
+    target = input if basic is None else _slice(input, index=basic)
+    picked = target._data.shape
+    if advanced is not None:
+        picked = np.broadcast_to(np.empty((), np.bool_), picked)[advanced].shape
+    source = _without_lead(source, len(picked))
+    if not _fits(source._data.shape, picked):
         raise RuntimeError(
             f"shape mismatch: value tensor of shape {list(source.shape)} cannot be broadcast to indexing result of "
-            f"shape {list(picked.shape)}"
-        ) from None
-    input._changed()
+            f"shape {list(picked)}"
+        )
+    if advanced is None:
+        copy_(target, source)
+        return
+    check(target, source._requires_grad)
+    target._data[advanced] = source._data
+    target._changed()
     if recorded:
-        rebase(input, _index_put(input, source, index=_own(where)))
+        rebase(target, _put(target, source, index=advanced))
+
+
+def _casts(advanced: tuple[Any, ...] | None, value: Tensor) -> bool:
+    """Whether PyTorch converts ``value``: in slices, and one value for a mask; not where positions are given."""
+    return advanced is None or (advanced[-1].dtype == np.bool_ and value.numel() == 1)
 
 
 def _without_lead(source: Tensor, ndim: int) -> Tensor:
@@ -185,19 +196,10 @@ def _without_lead(source: Tensor, ndim: int) -> Tensor:
 
 
 # The memory has been written already: only history is made.
-_index_put: Primitive = define(
+_put: Primitive = define(
     "IndexPut_",
-    lambda input, source, index: input,
-    ("input", "source"),
-    input=lambda g, index: _zero_at(g, index=index),
-    source=lambda g, index: _getitem(g, index=index),
+    lambda input, values, index: input,
+    ("input", "values"),
+    input=lambda g, index: _index_put(g, np.zeros((), g.dtype), index=index),
+    values=lambda g, input_shape, values_shape, index: _kept(g, input_shape, values_shape, index),
 )
-
-
-def _with_zeros(input: Any, index: Any) -> Any:
-    out = input.copy()
-    out[index] = 0
-    return out
-
-
-_zero_at: Primitive = define("ZeroAt", _with_zeros, ("input",), input=lambda g, index: _zero_at(g, index=index))

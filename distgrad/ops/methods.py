@@ -8,7 +8,53 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor
-from . import creation, elementwise, indexing, inplace, linalg, rearrange, reduction, shape, transcendental
+from ..autograd.primitive import Primitive
+from . import (
+    added_products,
+    comparison,
+    contraction,
+    correlation,
+    counting,
+    creation,
+    determinant,
+    diagonals,
+    differences,
+    division,
+    elementwise,
+    exponentials,
+    extremum,
+    floating,
+    fused,
+    indexing,
+    inplace,
+    largest,
+    linalg,
+    masked,
+    matrix_function,
+    matrix_norm,
+    metadata,
+    older_linalg,
+    order_statistics,
+    pieces,
+    positions,
+    power,
+    query,
+    rearrange,
+    rectifier,
+    reduction,
+    rescaling,
+    rounding,
+    sampling,
+    scan,
+    shape,
+    slices,
+    solver,
+    sorting,
+    special,
+    strided,
+    transcendental,
+)
+from .promotion import same_floating
 
 _Operator = Callable[[Any, Any], Any]
 
@@ -25,6 +71,22 @@ def _operator(function: _Operator) -> _Operator:
     return method
 
 
+def _arithmetic(primitive: Primitive, function: _Operator) -> _Operator:
+    """``_operator`` for the busiest of them: where there is nothing to promote, straight to the primitive."""
+    general = _operator(function)
+
+    def method(self: Tensor, other: Any) -> Any:
+        if same_floating(self, other):
+            try:
+                return primitive(self, other)
+            except ValueError:
+                pass  # of NumPy, shapes that do not broadcast: the function says so in PyTorch's words
+        return general(self, other)
+
+    method.__doc__ = function.__doc__
+    return method
+
+
 def _reflected(function: _Operator) -> _Operator:
     return _operator(lambda self, other: function(other, self))
 
@@ -33,23 +95,68 @@ _OPERATORS: dict[str, _Operator] = {
     "add": elementwise.add,
     "sub": elementwise.sub,
     "mul": elementwise.mul,
-    "truediv": elementwise.div,
-    "pow": elementwise.pow,
-    "and": elementwise.bitwise_and,
-    "or": elementwise.bitwise_or,
-    "xor": elementwise.bitwise_xor,
+    "truediv": division.div,
+    "pow": power.pow,
+    "matmul": linalg.matmul,
+    "floordiv": division.floor_divide,
+    "mod": division.remainder,
+    "and": comparison.bitwise_and,
+    "or": comparison.bitwise_or,
+    "xor": comparison.bitwise_xor,
+    "lshift": comparison.bitwise_left_shift,
+    "rshift": comparison.bitwise_right_shift,
 }
-_COMPARISONS: dict[str, _Operator] = {name: getattr(elementwise, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")}
+_BUSY: dict[str, tuple[Primitive, _Operator]] = {
+    "add": (elementwise._add, elementwise.add),
+    "sub": (elementwise._sub, elementwise.sub),
+    "mul": (elementwise._mul, elementwise.mul),
+    "truediv": (division._div, division.div),
+}
+_COMPARISONS: dict[str, _Operator] = {name: getattr(comparison, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")}
 # A family lists in METHODS which of its functions are methods too, and in IN_PLACE which of them also exist as NAME_.
 _FAMILIES = (
+    added_products,
+    comparison,
+    contraction,
+    correlation,
+    counting,
     creation,
+    determinant,
+    diagonals,
+    differences,
+    division,
     elementwise,
+    exponentials,
+    extremum,
+    floating,
+    fused,
     indexing,
     inplace,
+    largest,
     linalg,
+    masked,
+    matrix_function,
+    matrix_norm,
+    metadata,
+    older_linalg,
+    order_statistics,
+    pieces,
+    positions,
+    power,
+    query,
     rearrange,
+    rectifier,
     reduction,
+    rescaling,
+    rounding,
+    sampling,
+    scan,
     shape,
+    slices,
+    solver,
+    sorting,
+    special,
+    strided,
     transcendental,
 )
 
@@ -58,7 +165,7 @@ def _iterate(self: Tensor) -> Iterator[Tensor]:
     """The slices along the first dimension."""
     if self.ndim == 0:
         raise TypeError("iteration over a 0-d tensor")
-    return iter(shape.unbind(self, 0))
+    return iter(pieces.unbind(self, 0))
 
 
 def _converter(dtype: type[np.generic]) -> Callable[[Tensor], Tensor]:
@@ -74,16 +181,19 @@ def install() -> None:
     for name, function in _OPERATORS.items():
         setattr(Tensor, f"__{name}__", _operator(function))
         setattr(Tensor, f"__r{name}__", _reflected(function))
+    for name, (primitive, function) in _BUSY.items():
+        setattr(Tensor, f"__{name}__", _arithmetic(primitive, function))
     for name, function in _COMPARISONS.items():
         setattr(Tensor, f"__{name}__", _operator(function))
-    for name in ("add", "sub", "mul"):
-        setattr(Tensor, f"__i{name}__", _operator(inplace.in_place(_OPERATORS[name], f"__i{name}__")))
+    for name, function in _OPERATORS.items():
+        setattr(Tensor, f"__i{name}__", _operator(inplace.in_place(function, f"__i{name}__")))
     methods: dict[str, Any] = {
-        "__itruediv__": _operator(inplace.in_place(elementwise.div, "__itruediv__")),
         "__neg__": elementwise.neg,
+        "__pos__": elementwise.positive,
+        "where": lambda self, condition, other: elementwise.where(condition, self, other),
+        "polygamma": lambda self, n: special.polygamma(n, self),
         "__abs__": elementwise.abs,
-        "__invert__": elementwise.bitwise_not,
-        "__matmul__": linalg.matmul,
+        "__invert__": comparison.bitwise_not,
         "__getitem__": indexing.getitem,
         "__setitem__": inplace.setitem,
         "__iter__": _iterate,
@@ -93,12 +203,10 @@ def install() -> None:
         "long": _converter(np.int64),
         "int": _converter(np.int32),
         "bool": _converter(np.bool_),
-        "T": property(lambda self: shape.permute(self, tuple(range(self.ndim))[::-1])),
-        "mT": property(lambda self: shape.transpose(self, -2, -1)),
+        "byte": _converter(np.uint8),
+        "char": _converter(np.int8),
+        "short": _converter(np.int16),
         "type_as": lambda self, other: elementwise.to(self, other.dtype),
-        "view_as": lambda self, other: shape.view(self, tuple(other.shape)),
-        "reshape_as": lambda self, other: shape.reshape(self, tuple(other.shape)),
-        "expand_as": lambda self, other: elementwise.broadcast_to(self, tuple(other.shape)),
         "cpu": lambda self: self,
     }
     for family in _FAMILIES:

@@ -1,7 +1,7 @@
-"""Operations that give elements other places: repeated, reversed, rolled, or chosen by the diagonal they lie on.
+"""The same elements at other places: repeated, reversed, turned or rolled. All results are copies, as in PyTorch.
 
-The families beside it: ``shape`` keeps the order of the elements along each dimension, ``indexing`` takes positions
-from tensors. All results here but that of ``diagonal`` are copies, as in PyTorch.
+The families beside it: ``shape`` keeps the order of the elements along each dimension, ``diagonal`` looks at the
+diagonals of matrices, ``indexing`` takes positions from tensors.
 """
 
 from __future__ import annotations
@@ -14,25 +14,27 @@ import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
-from .elementwise import clone, sum_to
-from .shape import _reshape, normalize_dim
+from .arguments import integers
+from .elementwise import broadcast_to, clone, sum_to
+from .shape import _reshape, flatten, normalize_dim, reshape, transpose, unsqueeze
+from .slices import _index_select
 
 __all__ = [  # what distgrad itself offers
-    "diag",
-    "diagonal",
     "flip",
+    "fliplr",
+    "flipud",
+    "repeat_interleave",
     "roll",
+    "rot90",
     "tile",
-    "tril",
-    "triu",
 ]
 METHODS = (  # what a Tensor offers
-    "diag diagonal flip repeat roll tile tril triu"
+    "flip fliplr flipud repeat repeat_interleave roll rot90 tile"
 ).split()
 
 _repeat: Primitive = define(
     "Repeat",
-    np.tile,
+    lambda input, reps: np.asarray(np.tile(input, reps), order="C"),
     ("input",),
     input=lambda g, input_shape, reps: _sum_of_repeats(g, input_shape, reps),
 )
@@ -55,68 +57,22 @@ _flip: Primitive = define(
 )
 _roll: Primitive = define(
     "Roll",
-    lambda input, shifts, dims: np.roll(input, shifts, dims),
+    lambda input, shifts, dims: np.roll(np.asarray(input, order="C"), shifts, dims),
     ("input",),
     input=lambda g, shifts, dims: _roll(g, shifts=tuple(-shift for shift in shifts), dims=dims),
 )
-_tril: Primitive = define(
-    "Tril",
-    lambda input, diagonal: np.tril(input, diagonal),
-    ("input",),
-    input=lambda g, diagonal: _tril(g, diagonal=diagonal),
-)
-_triu: Primitive = define(
-    "Triu",
-    lambda input, diagonal: np.triu(input, diagonal),
-    ("input",),
-    input=lambda g, diagonal: _triu(g, diagonal=diagonal),
-)
+
+# Repeated ------------------------------------------------------------------------------------------------------------
 
 
-def _writable_diagonal(input: Any, offset: int, dim1: int, dim2: int) -> Any:
-    view = np.diagonal(input, offset, dim1, dim2)
-    view.flags.writeable = input.flags.writeable  # NumPy's own is read-only, PyTorch's is not
-    return view
-
-
-def _on_diagonal(input: Any, shape: tuple[int, ...], offset: int, dim1: int, dim2: int) -> Any:
-    out = np.zeros(shape, input.dtype)
-    _writable_diagonal(out, offset, dim1, dim2)[...] = input
-    return out
-
-
-_diagonal: Primitive = define(
-    "Diagonal",
-    _writable_diagonal,
-    ("input",),
-    view=True,
-    input=lambda g, input_shape, offset, dim1, dim2: _embed_diagonal(
-        g, shape=input_shape, offset=offset, dim1=dim1, dim2=dim2
-    ),
-)
-_embed_diagonal: Primitive = define(  # the adjoint of diagonal: zeros off it
-    "DiagonalAdjoint",
-    _on_diagonal,
-    ("input",),
-    input=lambda g, offset, dim1, dim2: _diagonal(g, offset=offset, dim1=dim1, dim2=dim2),
-)
-
-
-def _integers(values: tuple[Any, ...]) -> tuple[int, ...]:
-    """``values`` as given one by one or as one sequence."""
-    if len(values) == 1 and isinstance(values[0], (tuple, list)):
-        values = tuple(values[0])
-    return tuple(operator.index(n) for n in values)
-
-
-def repeat(input: Tensor, *repeats: Any) -> Tensor:
+def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
     """``repeats[i]`` copies of the tensor one after another along dimension i; more repeats than dimensions add
     dimensions in front. As ``torch.Tensor.repeat``.
 
     Raises:
         RuntimeError: there are fewer repeats than dimensions, or one is negative.
     """
-    counts = _integers(repeats)
+    counts = integers(args if repeats is None else (repeats,), "repeat", "repeats")
     if len(counts) < input.ndim:
         raise RuntimeError(
             "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor: "
@@ -132,22 +88,126 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
     return out
 
 
-def tile(input: Tensor, *dims: Any) -> Tensor:
+def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """As ``repeat``, but too few ``dims`` count for the last dimensions. As ``torch.tile``."""
-    counts = _integers(dims)
+    counts = integers(args if dims is None else (dims,), "tile", "dims")
     return repeat(input, (1,) * (input.ndim - len(counts)) + counts)
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
-    """The order of the elements reversed along ``dims``; a copy."""
+def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: Any = None) -> Tensor:
+    """Each slice of ``dim`` so often one after another; without ``dim``, each element of the flattened tensor.
+
+    Args:
+        input: any shape; alone, a vector of counts, and the result lists each position so often.
+        repeats: how often, one integer for all or an integer vector (or tensor of one element) for each.
+        dim: the dimension.
+        output_size: the length of the result along ``dim``, which has to be the sum of ``repeats``.
+
+    Raises:
+        IndexError: ``dim`` is out of range.
+        RuntimeError: negative counts, not one for each slice, or counts that are no integers.
+    """
+    if repeats is None:
+        _check_counts(input, "repeat_interleave only accept 1D vector as repeat", vectors=(1,))
+        return Tensor(np.repeat(np.arange(input.numel()).astype(input.dtype), input._data))
+    if dim is None:
+        input, dim = flatten(input), 0
+    axis = normalize_dim(dim, input.ndim)
+    if not input.ndim:
+        raise IndexError("Dimension out of range: repeat_interleave() has no dimension to go along in a 0-dim tensor")
+    length = input.shape[axis]
+    if not isinstance(repeats, Tensor):
+        count = operator.index(repeats)
+        if count < 0:
+            raise RuntimeError(f"Repeats must be non-negative, but got {count}")
+        _check_total(output_size, count * length)
+        size = input.shape
+        wide = broadcast_to(unsqueeze(input, axis + 1), (*size[: axis + 1], count, *size[axis + 1 :]))
+        out: Tensor = reshape(wide, (*size[:axis], length * count, *size[axis + 1 :]))
+        return clone(out) if 1 in (length, count) else out  # of one a view
+    _check_counts(repeats, "repeats must be 0-dim or 1-dim tensor", vectors=(0, 1))
+    if repeats.ndim and repeats.numel() not in (1, length):
+        raise RuntimeError(
+            "repeats must have the same size as input along dim, but got repeats.size(0) = "
+            f"{repeats.numel()} and input.size({axis}) = {length}"
+        )
+    places = np.repeat(np.arange(length), np.broadcast_to(repeats._data, (length,)))
+    _check_total(output_size, places.size)
+    chosen: Tensor = _index_select(input, places, dim=axis)
+    return chosen
+
+
+def _check_counts(repeats: Tensor, message: str, vectors: tuple[int, ...]) -> None:
+    if repeats.ndim not in vectors:
+        raise RuntimeError(f"{message}, but its shape is {list(repeats.shape)}")
+    if repeats.dtype not in (np.int32, np.int64):
+        raise NotImplementedError(
+            f"repeat_interleave() is not implemented for repeats of {repeats.dtype}: int32 or int64"
+        )
+    if (repeats._data < 0).any():
+        raise RuntimeError(f"repeats can not be negative, but one is {repeats._data.min()}")
+
+
+def _check_total(expected: Any, total: int) -> None:
+    if expected is not None and operator.index(expected) != total:
+        raise RuntimeError(f"allocated size does not match required size: output_size is {expected}, not {total}")
+
+
+# Reversed and turned -------------------------------------------------------------------------------------------------
+
+
+def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
+    """The order of the elements reversed along ``dims``; a copy.
+
+    Raises:
+        IndexError: a dimension is out of range.
+        RuntimeError: a dimension is named twice.
+    """
     axes: list[int] = []
-    for d in _integers(dims):
+    for d in integers(args if dims is None else (dims,), "flip", "dims"):
         axis = normalize_dim(d, input.ndim)
         if axis in axes:
             raise RuntimeError(f"dim {axis} appears multiple times in the list of dims")
         axes.append(axis)
     out: Tensor = _flip(input, dims=tuple(axes) if input.ndim else ())
     return out
+
+
+def fliplr(input: Tensor) -> Tensor:
+    """Columns (dimension 1) in reverse order; a copy."""
+    if input.ndim < 2:
+        raise RuntimeError(f"fliplr: Input must be >= 2-d, but it has {input.ndim} dimensions.")
+    return flip(input, 1)
+
+
+def flipud(input: Tensor) -> Tensor:
+    """Rows (dimension 0) in reverse order; a copy."""
+    if input.ndim < 1:
+        raise RuntimeError("flipud: Input must be >= 1-d, but it has no dimensions.")
+    return flip(input, 0)
+
+
+def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+    """The plane of two ``dims`` turned by ``k`` quarters, from the first towards the second; a copy.
+
+    Raises:
+        IndexError: a dimension is out of range.
+        RuntimeError: not two different dimensions.
+    """
+    plane = integers((dims,), "rot90", "dims")
+    if len(plane) != 2:
+        raise RuntimeError(f"expected total rotation dims == 2, but got dims = {len(plane)}")
+    if input.ndim < 2:
+        raise RuntimeError(f"expected total dims >= 2, but got total dims = {input.ndim}")
+    a, b = (normalize_dim(d, input.ndim) for d in plane)
+    if a == b:
+        raise RuntimeError(f"expected rotation dims to be different, but got dim0 = {plane[0]} and dim1 = {plane[1]}")
+    quarters = operator.index(k) % 4
+    if quarters == 0:
+        return clone(input)
+    if quarters == 2:
+        return flip(input, a, b)
+    return transpose(flip(input, b if quarters == 1 else a), a, b)
 
 
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] = ()) -> Tensor:
@@ -158,60 +218,16 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] =
         IndexError: a dimension is out of range.
         RuntimeError: there are no shifts, or not one for each dimension.
     """
-    steps = _integers((shifts,))
-    axes = _integers((dims,))
+    steps = integers((shifts,), "roll", "shifts")
+    axes = integers((dims,), "roll", "dims")
     if not steps:
         raise RuntimeError("`shifts` required")
     if len(steps) != len(axes) and (axes or len(steps) > 1):
         raise RuntimeError(f"shifts and dimensions must align. shifts: {len(steps)}, dims:{len(axes)}")
     if axes and not input.ndim:
         raise IndexError(f"Dimension specified as {axes[0]} but tensor has no dimensions")
+    if not input.numel():
+        return clone(input)  # PyTorch does not look at the dimensions then
     places = tuple(normalize_dim(d, input.ndim) for d in axes)
     out: Tensor = _roll(input, shifts=steps, dims=places or None)
     return out
-
-
-def _triangle(primitive: Primitive, name: str, input: Tensor, diagonal: int) -> Tensor:
-    if input.ndim < 2:
-        raise RuntimeError(
-            f"{name}: input tensor must have at least 2 dimensions, but its shape is {list(input.shape)}"
-        )
-    out: Tensor = primitive(input, diagonal=operator.index(diagonal))
-    return out
-
-
-def tril(input: Tensor, diagonal: int = 0) -> Tensor:
-    """The matrices of the last two dimensions with zeros above ``diagonal`` (0: the main one, 1: one further up)."""
-    return _triangle(_tril, "tril", input, diagonal)
-
-
-def triu(input: Tensor, diagonal: int = 0) -> Tensor:
-    """The matrices of the last two dimensions with zeros below ``diagonal`` (0: the main one, 1: one further up)."""
-    return _triangle(_triu, "triu", input, diagonal)
-
-
-def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """The diagonal of the matrices of ``dim1`` and ``dim2`` as the last dimension, ``offset`` columns to the right;
-    a view that can be written. As ``torch.diagonal``.
-
-    Raises:
-        IndexError: a dimension is out of range.
-        RuntimeError: the two dimensions are the same.
-    """
-    rows, columns = normalize_dim(dim1, input.ndim), normalize_dim(dim2, input.ndim)
-    if rows == columns:
-        raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
-    out: Tensor = _diagonal(input, offset=operator.index(offset), dim1=rows, dim2=columns)
-    return out
-
-
-def diag(input: Tensor, diagonal: int = 0) -> Tensor:
-    """The square matrix with the vector ``input`` on its ``diagonal``, or a copy of that diagonal of a matrix."""
-    offset = operator.index(diagonal)
-    if input.ndim == 1:
-        side = input.shape[0] + abs(offset)
-        out: Tensor = _embed_diagonal(input, shape=(side, side), offset=offset, dim1=0, dim2=1)
-        return out
-    if input.ndim == 2:
-        return clone(_diagonal(input, offset=offset, dim1=0, dim2=1))
-    raise RuntimeError(f"diag(): Supports 1D or 2D tensors. Got {input.ndim}D")

@@ -1,57 +1,49 @@
-"""Reductions over dimensions. Their adjoint spreads the gradient over what was reduced."""
+"""Sums, means, products, variances and truth over dimensions. The adjoint of a sum spreads the gradient."""
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+import math
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
-from .elementwise import _exp, _expand_primitive, _where, exp, log, maximum, minimum, sqrt, where
-from .indexing import gather
-from .promotion import cast, get_default_dtype
-from .shape import _reshape, normalize_dim
+from ..autograd.tensor import Array
+from ..kernels.summation import sum_over
+from .dims import Dims, dim_argument, dims_argument, numpy_names
+from .elementwise import _expand_primitive, _where
+from .promotion import cast
+from .scan import _cumprod, _has_zero, _shift
+from .shape import _reshape
 
 __all__ = [  # what distgrad itself offers
     "all",
-    "amax",
-    "amin",
     "any",
-    "argmax",
-    "argmin",
-    "log_softmax",
-    "logsumexp",
-    "max",
+    "count_nonzero",
     "mean",
-    "min",
-    "softmax",
+    "nanmean",
+    "nansum",
+    "prod",
     "std",
+    "std_mean",
     "sum",
-    "topk",
     "var",
+    "var_mean",
 ]
-METHODS = (  # what a Tensor offers
-    "all amax amin any argmax argmin log_softmax logsumexp max mean min softmax std sum topk var"
-).split()
-
-Dims = int | Sequence[int] | None
-
-
-def _dims(dim: Dims, ndim: int) -> tuple[int, ...]:
-    """The dimensions to reduce, counted from the front; none given means all."""
-    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
-        return tuple(range(ndim))
-    dims = tuple(normalize_dim(d, ndim) for d in ([dim] if isinstance(dim, int) else dim))
-    if len(set(dims)) != len(dims):
-        raise RuntimeError(f"dim {dim} appears multiple times in the list of dims")
-    return tuple(d for d in dims if ndim)
+METHODS = "all any count_nonzero mean nanmean nansum prod std sum var".split()  # what a Tensor offers
 
 
 def _kept(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if i in dims else n for i, n in enumerate(shape))
+
+
+def _count(shape: tuple[int, ...], dims: tuple[int, ...]) -> int:
+    """How many elements are reduced to one."""
+    return math.prod(shape[d] for d in dims)
 
 
 def spread(g: Any, shape: tuple[int, ...], dims: tuple[int, ...]) -> Any:
@@ -59,248 +51,352 @@ def spread(g: Any, shape: tuple[int, ...], dims: tuple[int, ...]) -> Any:
     return _expand_primitive(_reshape(g, shape=_kept(shape, dims)), shape=shape)
 
 
+def _computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """In which dtype to compute: float16 in float32."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+# Sums and means -----------------------------------------------------------------------------------------------------
+
 _sum: Primitive = define(
     "Sum",
-    lambda input, dims, keepdim, dtype: input.sum(axis=dims, keepdims=keepdim, dtype=dtype),
+    lambda input, dims, keepdim, dtype: sum_over(input, dims, keepdim, dtype),
     ("input",),
     input=lambda g, input_shape, dims: spread(g, input_shape, dims),
 )
+
+
+def _nansum_forward(input: Array, dims: tuple[int, ...], keepdim: bool) -> Any:
+    total = sum_over(input, dims, keepdim)
+    return sum_over(np.where(np.isnan(input), 0, input), dims, keepdim) if np.isnan(total).any() else total
+
+
+_nansum: Primitive = define(
+    "Nansum",
+    _nansum_forward,
+    ("input",),
+    input=lambda g, input, input_shape, dims: spread(g, input_shape, dims) * (input == input),
+)
+
+
+def _mean_forward(input: Array, dims: tuple[int, ...], keepdim: bool) -> Any:
+    total = sum_over(input, dims, keepdim, _computed(input.dtype))
+    total /= _count(input.shape, dims)
+    return total.astype(input.dtype, copy=False)
+
+
 _mean: Primitive = define(
     "Mean",
-    lambda input, dims, keepdim: input.mean(axis=dims, keepdims=keepdim),
+    _mean_forward,
     ("input",),
-    input=lambda g, input_shape, dims: spread(g / _count(input_shape, dims), input_shape, dims),
-)
-_amax: Primitive = define(
-    "Amax",
-    lambda input, dims, keepdim: input.max(axis=dims, keepdims=keepdim),
-    ("input",),
-    input=lambda g, input, output, input_shape, dims: _shared(g, input, output, input_shape, dims),
-)
-_amin: Primitive = define(
-    "Amin",
-    lambda input, dims, keepdim: input.min(axis=dims, keepdims=keepdim),
-    ("input",),
-    input=lambda g, input, output, input_shape, dims: _shared(g, input, output, input_shape, dims),
+    # of no elements there is no gradient either, whatever it is divided by
+    input=lambda g, input_shape, dims: spread(g / builtins.max(_count(input_shape, dims), 1), input_shape, dims),
 )
 
 
-def _count(shape: tuple[int, ...], dims: tuple[int, ...]) -> float:
-    # never 0: a mean over nothing is NaN already, and its gradient has no elements
-    return float(builtins.max(int(np.prod([shape[d] for d in dims], dtype=np.int64)), 1))
-
-
-def _shared(g: Any, input: Any, output: Any, shape: tuple[int, ...], dims: tuple[int, ...]) -> Any:
-    """PyTorch's convention for ``amax``: elements that are equally extreme share the gradient evenly."""
-    equal = input == spread(output, shape, dims)
-    mask = equal._data if isinstance(equal, Tensor) else equal
-    number = mask.sum(axis=dims, keepdims=True).astype(g.dtype)
-    return _where(equal, spread(g, shape, dims) / number, 0.0)
-
-
+@numpy_names
 def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """The sum over ``dim`` (all without it). Integers and bools give int64."""
+    """The sum over ``dim``, one dimension or several; over all without it, or with an empty tuple.
+
+    Args:
+        input: any dtype; integers and bools give int64.
+        dim: what to sum over.
+        keepdim: keep the dimensions with length 1.
+        dtype: what ``input`` is cast to first, and the dtype of the result.
+
+    Raises:
+        IndexError: a dimension is out of range.
+        RuntimeError: one is named twice.
+    """
     if dtype is not None:
         input = cast(input, dtype)
-    elif input.dtype.kind != "f":
-        dtype = np.dtype(np.int64)
-    out: Tensor = _sum(input, dims=_dims(dim, input.ndim), keepdim=keepdim, dtype=dtype or input.dtype)
-    return out
-
-
-def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """The mean over ``dim`` (all without it); NaN over no elements. Floating-point tensors only, as in PyTorch."""
-    if dtype is not None:
-        input = cast(input, dtype)
-    if input.dtype.kind != "f":
-        raise RuntimeError(
-            f"mean(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. Got: "
-            f"{input.dtype}; pass dtype= or call float() first"
-        )
-    dims = _dims(dim, input.ndim)
-    if builtins.any(input.shape[d] == 0 for d in dims):
-        return sum(input, dim, keepdim) / 0.0
-    out: Tensor = _mean(input, dims=dims, keepdim=keepdim)
-    return out
-
-
-def var(input: Tensor, dim: Dims = None, *, correction: float = 1, keepdim: bool = False) -> Tensor:
-    """The variance over ``dim``: squared distances from the mean over (number of elements - ``correction``)."""
-    dims = _dims(dim, input.ndim)
-    centred = input - mean(input, dims, keepdim=True)
-    degrees = np.prod([input.shape[d] for d in dims], dtype=np.int64) - correction
-    return sum(centred * centred, dims, keepdim) / float(builtins.max(degrees, 0))
-
-
-def std(input: Tensor, dim: Dims = None, *, correction: float = 1, keepdim: bool = False) -> Tensor:
-    """The standard deviation over ``dim``, the square root of ``var``; where it is 0, its gradient is 0 too."""
-    variance = var(input, dim, correction=correction, keepdim=keepdim)
-    constant = variance == 0
-    if not constant._data.any():
-        return sqrt(variance)
-    return where(constant, 0.0, sqrt(where(constant, 1.0, variance)))
-
-
-def _extremum(primitive: Any, name: str, input: Tensor, dim: Dims, keepdim: bool) -> Tensor:
-    dims = _dims(dim, input.ndim)
-    if builtins.any(input.shape[d] == 0 for d in dims):
-        raise IndexError(f"{name}(): Expected reduction dim to have non-zero size, the shape is {list(input.shape)}")
-    out: Tensor = primitive(input, dims=dims, keepdim=keepdim)
-    return out
-
-
-def amax(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The largest element over ``dim``; equal ones share the gradient."""
-    return _extremum(_amax, "amax", input, dim, keepdim)
-
-
-def amin(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The smallest element over ``dim``; equal ones share the gradient."""
-    return _extremum(_amin, "amin", input, dim, keepdim)
-
-
-def _arg(chooser: Any, name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
-    axis = None if dim is None else normalize_dim(dim, input.ndim)
-    if input.numel() == 0 and (axis is None or input.shape[axis] == 0):
-        raise IndexError(f"{name}(): Expected reduction dim to be specified for input.numel() == 0")
-    # keepdims: NumPy gives a scalar where no dimension is left
-    return Tensor(np.asarray(chooser(input._data, axis=axis, keepdims=keepdim), dtype=np.int64))
-
-
-def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The index of the (first) largest element along ``dim``, or in the flattened tensor. int64."""
-    return _arg(np.argmax, "argmax", input, dim, keepdim)
-
-
-def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The index of the (first) smallest element along ``dim``, or in the flattened tensor. int64."""
-    return _arg(np.argmin, "argmin", input, dim, keepdim)
-
-
-class _ValuesIndices(tuple[Tensor, Tensor]):
-    """What ``max(dim)`` returns: a pair with names."""
-
-    __slots__ = ()
-
-    @property
-    def values(self) -> Tensor:
-        """The extreme elements."""
-        return self[0]
-
-    @property
-    def indices(self) -> Tensor:
-        """Where they stand along the reduced dimension."""
-        return self[1]
-
-
-def _picked(chooser: Any, input: Tensor, dim: int, keepdim: bool) -> _ValuesIndices:
-    """Values and indices along one dimension; the gradient goes to the picked element alone."""
-    indices = chooser(input, dim, keepdim=True)
-    values = gather(input, dim, indices) if input.ndim else input
-    if not keepdim and input.ndim:
-        axis = normalize_dim(dim, input.ndim)
-        shape = tuple(n for i, n in enumerate(values.shape) if i != axis)
-        values, indices = _reshape(values, shape=shape), _reshape(indices, shape=shape)
-    return _ValuesIndices((values, indices))
-
-
-def max(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
-    """The largest element; with ``dim``, a pair (values, indices) along it; with a tensor, ``maximum``."""
-    if isinstance(dim, Tensor):
-        return maximum(input, dim)
-    return amax(input) if dim is None else _picked(argmax, input, dim, keepdim)
-
-
-def min(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
-    """The smallest element; with ``dim``, a pair (values, indices) along it; with a tensor, ``minimum``."""
-    if isinstance(dim, Tensor):
-        return minimum(input, dim)
-    return amin(input) if dim is None else _picked(argmin, input, dim, keepdim)
-
-
-def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Whether some element is not zero, a bool tensor."""
-    return Tensor(np.asarray(input._data.astype(np.bool_).any(axis=_dims(dim, input.ndim), keepdims=keepdim)))
-
-
-def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Whether every element is not zero, a bool tensor."""
-    return Tensor(np.asarray(input._data.astype(np.bool_).all(axis=_dims(dim, input.ndim), keepdims=keepdim)))
-
-
-def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True) -> _ValuesIndices:
-    """The ``k`` largest (or smallest) elements along ``dim``, sorted, and their indices."""
-    axis = normalize_dim(dim, input.ndim)
-    if not 0 <= k <= input.shape[axis]:
-        raise RuntimeError(f"selected index k out of range: k is {k}, dimension {dim} has {input.shape[axis]} elements")
-    if largest:
-        # Turned round twice: negating would not order unsigned integers, nor keep equal elements in order.
-        last = np.argsort(np.flip(input._data, axis), axis=axis, kind="stable")
-        order = input.shape[axis] - 1 - np.flip(last, axis)
+        wide = input.dtype
     else:
-        order = np.argsort(input._data, axis=axis, kind="stable")
-    indices = Tensor(np.ascontiguousarray(order[(slice(None),) * axis + (slice(0, k),)]))
-    return _ValuesIndices((gather(input, axis, indices), indices))
+        wide = input.dtype if input.is_floating_point() else np.dtype(np.int64)
+    out: Tensor = _sum(input, dims=dims_argument(dim, input.ndim, keepdim), keepdim=keepdim, dtype=wide)
+    return out
 
 
-# Softmax and relatives ----------------------------------------------------------------------------------------------
-
-
-def _softmax_forward(input: Any, dim: int) -> Any:
-    shifted = np.exp(input - input.max(axis=dim, keepdims=True, initial=-np.inf))
-    return shifted / shifted.sum(axis=dim, keepdims=True)
-
-
-def _log_softmax_forward(input: Any, dim: int) -> Any:
-    shifted = input - input.max(axis=dim, keepdims=True, initial=-np.inf)
-    return shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
-
-
-def _sum_along(x: Any, dim: int) -> Any:
-    return _sum(x, dims=(dim,), keepdim=True, dtype=x.dtype)
-
-
-_softmax: Primitive = define(
-    "Softmax",
-    _softmax_forward,
-    ("input",),
-    input=lambda g, output, dim: output * (g - _sum_along(g * output, dim)),
-)
-_log_softmax: Primitive = define(
-    "LogSoftmax",
-    _log_softmax_forward,
-    ("input",),
-    input=lambda g, output, dim: g - _exp(output) * _sum_along(g, dim),
-)
-
-
-def _floating(input: Tensor, dtype: Any) -> Tensor:
+@numpy_names
+def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """As ``sum``, with NaN counted as 0; no gradient reaches a NaN."""
+    if not input.is_floating_point():
+        return sum(input, dim, keepdim, dtype=dtype)
     if dtype is not None:
-        return cast(input, dtype)  # type: ignore[no-any-return]
-    return input if input.is_floating_point() else cast(input, get_default_dtype())
-
-
-def softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
-    """exp(input) over its sum along ``dim``, without overflow."""
-    axis, input = normalize_dim(dim, input.ndim), _floating(input, dtype)
-    out: Tensor = _softmax(input, dim=axis) if input.ndim else input * 0.0 + 1.0
+        if np.dtype(dtype).kind != "f":  # a NaN has no integer
+            input = Tensor(np.nan_to_num(input._data, nan=0.0))
+            return sum(input, dim, keepdim, dtype=dtype)
+        input = cast(input, dtype)
+    out: Tensor = _nansum(input, dims=dims_argument(dim, input.ndim, keepdim), keepdim=keepdim)
     return out
 
 
-def log_softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
-    """The logarithm of ``softmax``, computed without it."""
-    axis, input = normalize_dim(dim, input.ndim), _floating(input, dtype)
-    out: Tensor = _log_softmax(input, dim=axis) if input.ndim else input * 0.0
+def _averaged(name: str, input: Tensor, dtype: Any) -> Tensor:
+    given = input.dtype if dtype is None else np.dtype(dtype)
+    if given.kind != "f":
+        which = "Input" if dtype is None else "Optional"
+        raise RuntimeError(
+            f"{name}(): could not infer output dtype. {which} dtype must be either a floating point or complex dtype. "
+            f"Got: {given}; pass dtype= or call float() first"
+        )
+    return cast(input, given)  # type: ignore[no-any-return]
+
+
+@numpy_names
+def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The mean over ``dim``, one dimension or several (all without it); NaN over no elements.
+
+    Args:
+        input: floating point, as in PyTorch; or any with ``dtype``.
+        dim: what to average over.
+        keepdim: keep the dimensions with length 1.
+        dtype: what ``input`` is cast to first.
+
+    Raises:
+        IndexError: a dimension is out of range.
+        RuntimeError: integers without a floating-point ``dtype``, or a dimension is named twice.
+    """
+    input = _averaged("mean", input, dtype)
+    out: Tensor = _mean(input, dims=dims_argument(dim, input.ndim, keepdim), keepdim=keepdim)
     return out
 
 
-def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Tensor:
-    """log(sum(exp(input))) over ``dim``, without overflow."""
-    dims = _dims(dim, input.ndim)
-    if builtins.any(input.shape[d] == 0 for d in dims):
-        return log(sum(exp(input), dims, keepdim))
-    peak = amax(input, dims, keepdim=True).detach()
-    # an infinite peak must not be subtracted from itself
-    peak = Tensor(np.where(np.isfinite(peak._data), peak._data, 0).astype(peak.dtype))
-    total = log(sum(exp(input - peak), dims, keepdim=True)) + peak
-    return total if keepdim else _reshape(total, shape=tuple(n for i, n in enumerate(total.shape) if i not in dims))
+@numpy_names
+def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The mean over ``dim`` of the elements that are not NaN, NaN where there is none; else as ``mean``.
+
+    Raises:
+        IndexError: a dimension is out of range.
+        RuntimeError: integers, or a dimension is named twice.
+    """
+    if not input.is_floating_point():
+        raise RuntimeError(f"nanmean(): expected input to have floating point or complex dtype but got {input.dtype}")
+    input = _averaged("nanmean", input, dtype)
+    dims = dims_argument(dim, input.ndim, keepdim)
+    number = sum(input == input, dims or None, keepdim)
+    out: Tensor = nansum(input, dims or None, keepdim) / cast(number, input.dtype)
+    return out
+
+
+# Products -----------------------------------------------------------------------------------------------------------
+
+
+def _prod_forward(input: Array, dims: tuple[int, ...], keepdim: bool) -> Any:
+    total = input.prod(axis=dims, keepdims=keepdim, dtype=_computed(input.dtype))
+    return total.astype(input.dtype, copy=False)
+
+
+def _prod_vjp(g: Any, input: Any, output: Any, input_shape: tuple[int, ...], dims: tuple[int, ...]) -> Any:
+    if not _has_zero(input):
+        return spread(g * output, input_shape, dims) / input
+    # Division cannot give the product of all other elements: those before an element by those behind it.
+    line, dim = (input, dims[0]) if len(dims) == 1 else (_reshape(input, shape=(math.prod(input_shape),)), 0)
+    before = _cumprod(_shift(line, dim=dim, by=1, fill=1.0), dim=dim)
+    behind = _cumprod(_shift(line, dim=dim, by=-1, fill=1.0), dim=dim, reverse=True)
+    return spread(g, input_shape, dims) * _reshape(before * behind, shape=input_shape)
+
+
+_prod: Primitive = define("Prod", _prod_forward, ("input",), input=_prod_vjp)
+
+
+@numpy_names
+def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The product of all elements, or along the one dimension ``dim``; 1 over no elements.
+
+    Args:
+        input: any dtype; integers and bools give int64.
+        dim: along which to multiply.
+        keepdim: keep it with length 1.
+        dtype: what ``input`` is cast to first, and the dtype of the result.
+
+    Raises:
+        IndexError: ``dim`` is out of range.
+        TypeError: ``dim`` is no integer, or ``keepdim`` is given without it.
+    """
+    if dim is None and keepdim:
+        raise TypeError("prod() with keepdim needs dim")
+    dims = dims_argument(None if dim is None else dim_argument("prod", dim, input.ndim), input.ndim, keepdim)
+    if dtype is not None:
+        input = cast(input, dtype)
+    elif not input.is_floating_point():
+        input = cast(input, np.int64)
+    out: Tensor = _prod(input, dims=dims, keepdim=keepdim)
+    return out
+
+
+# Variances ----------------------------------------------------------------------------------------------------------
+
+
+def _variance(input: Array, dims: tuple[int, ...], keepdim: bool, correction: float) -> Any:
+    x, count = input.astype(_computed(input.dtype), copy=False), _count(input.shape, dims)
+    # Seen from the first element: then the mean is near 0 and loses no digits, and of equal elements nothing is left.
+    centred = x - x[tuple(slice(0, 1) if d in dims else slice(None) for d in range(x.ndim))]
+    centred -= sum_over(centred, dims, keepdims=True) / count
+    centred *= centred
+    squares = sum_over(centred, dims, keepdim)
+    squares /= builtins.max(count - correction, 0.0)
+    return squares.astype(input.dtype, copy=False)
+
+
+def _variance_vjp(g: Any, input: Any, input_shape: tuple[int, ...], dims: tuple[int, ...], correction: float) -> Any:
+    degrees = _count(input_shape, dims) - correction
+    centre = _mean(input, dims=dims, keepdim=True)
+    if degrees > 0:
+        return spread(g * (2.0 / degrees), input_shape, dims) * (input - centre)
+    # PyTorch's convention where the variance is not finite.
+    flat = input == centre
+    nothing = np.where(flat._data if isinstance(flat, Tensor) else flat, np.nan, np.inf).astype(g.dtype)
+    return spread(g, input_shape, dims) * nothing
+
+
+def _deviation_vjp(
+    g: Any, input: Any, output: Any, input_shape: tuple[int, ...], dims: tuple[int, ...], correction: float
+) -> Any:
+    constant = output == 0
+    g = _where(constant, 0.0, g / (2.0 * _where(constant, 1.0, output)))
+    return _variance_vjp(g, input, input_shape, dims, correction)
+
+
+_var: Primitive = define("Var", _variance, ("input",), input=_variance_vjp)
+_std: Primitive = define(
+    "Std", lambda input, **options: np.sqrt(_variance(input, **options)), ("input",), input=_deviation_vjp
+)
+
+
+def _scattering(name: str, input: Tensor, dim: Any, unbiased: Any, keepdim: bool, correction: Any) -> dict[str, Any]:
+    """What the primitives need, from the arguments that PyTorch takes now and those that it took before."""
+    if not input.is_floating_point():
+        which = name if name.endswith("mean") else "std and var"
+        raise RuntimeError(f"{which} only support floating point and complex dtypes, not {input.dtype}")
+    if isinstance(dim, (bool, np.bool_)):
+        if unbiased is not None:
+            raise TypeError(f"{name}(): argument 'dim' must be an int or a tuple of ints, not bool")
+        dim, unbiased = None, dim
+    if unbiased is not None:
+        if not isinstance(unbiased, (bool, np.bool_)):
+            raise TypeError(f"{name}(): argument 'unbiased' must be bool, not {type(unbiased).__name__}")
+        if correction is not None:
+            raise TypeError(f"{name}() takes 'correction' or 'unbiased', not both")
+        correction = int(unbiased)
+    correction = 1 if correction is None else correction
+    dims = dims_argument(dim, input.ndim, keepdim)
+    if _count(input.shape, dims) - correction <= 0:
+        warnings.warn(
+            f"{name}(): degrees of freedom is <= 0. Correction should be strictly less than the reduction factor "
+            f"(input numel divided by output numel): {correction} of {_count(input.shape, dims)} elements.",
+            stacklevel=4,
+        )
+    return {"dims": dims, "keepdim": keepdim, "correction": float(correction)}
+
+
+@numpy_names
+def var(
+    input: Tensor,
+    dim: Dims | bool = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """The variance over ``dim``: squared distances from the mean over (number of elements - ``correction``).
+
+    Args:
+        input: floating point.
+        dim: one dimension or several; all without it. A bool here is ``unbiased``, as in PyTorch.
+        unbiased: the older way to say ``correction`` 1 (True) or 0 (False).
+        keepdim: keep the dimensions with length 1.
+        correction: 1 unless given. Where it is not less than the number of elements, a warning says so and the result
+            is infinite or NaN.
+
+    Raises:
+        IndexError: a dimension is out of range.
+        RuntimeError: integers, or a dimension is named twice.
+        TypeError: both ``correction`` and ``unbiased``.
+    """
+    out: Tensor = _var(input, **_scattering("var", input, dim, unbiased, keepdim, correction))
+    return out
+
+
+@numpy_names
+def std(
+    input: Tensor,
+    dim: Dims | bool = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """The standard deviation over ``dim``, the square root of ``var``; where it is 0, its gradient is 0 too."""
+    out: Tensor = _std(input, **_scattering("std", input, dim, unbiased, keepdim, correction))
+    return out
+
+
+@numpy_names
+def var_mean(
+    input: Tensor,
+    dim: Dims | bool = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The variance, as ``var``, and the mean over ``dim``."""
+    options = _scattering("var_mean", input, dim, unbiased, keepdim, correction)
+    return _var(input, **options), _mean(input, dims=options["dims"], keepdim=keepdim)
+
+
+@numpy_names
+def std_mean(
+    input: Tensor,
+    dim: Dims | bool = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The standard deviation, as ``std``, and the mean over ``dim``."""
+    options = _scattering("std_mean", input, dim, unbiased, keepdim, correction)
+    return _std(input, **options), _mean(input, dims=options["dims"], keepdim=keepdim)
+
+
+# Truth --------------------------------------------------------------------------------------------------------------
+
+
+def _truth(function: Callable[..., Any], input: Array, dims: tuple[int, ...], keepdim: bool) -> Any:
+    found = function(input != 0, axis=dims, keepdims=keepdim)
+    return found.astype(np.uint8) if input.dtype == np.uint8 else found  # PyTorch's exception
+
+
+_any: Primitive = define("Any", lambda input, dims, keepdim: _truth(np.any, input, dims, keepdim), ("input",))
+_all: Primitive = define("All", lambda input, dims, keepdim: _truth(np.all, input, dims, keepdim), ("input",))
+_count_nonzero: Primitive = define(
+    "CountNonzero",
+    lambda input, dims: np.asarray(np.count_nonzero(input, axis=dims or None), np.int64),
+    ("input",),
+)
+
+
+def _truth_dims(dim: Dims, ndim: int, keepdim: bool) -> tuple[int, ...]:
+    # unlike for all other reductions, no dimension means none: the result has the shape of the input
+    return () if isinstance(dim, Sequence) and not dim else dims_argument(dim, ndim, keepdim)
+
+
+@numpy_names
+def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether some element over ``dim`` (all without it) is not zero: bool, or uint8 for uint8. NaN is not zero."""
+    out: Tensor = _any(input, dims=_truth_dims(dim, input.ndim, keepdim), keepdim=keepdim)
+    return out
+
+
+@numpy_names
+def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether every element over ``dim`` (all without it) is not zero: bool, or uint8 for uint8. NaN is not zero."""
+    out: Tensor = _all(input, dims=_truth_dims(dim, input.ndim, keepdim), keepdim=keepdim)
+    return out
+
+
+@numpy_names
+def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
+    """How many elements over ``dim`` (all without it) are not zero, int64. NaN is not zero."""
+    out: Tensor = _count_nonzero(input, dims=dims_argument(dim, input.ndim))
+    return out

@@ -1,37 +1,43 @@
-"""Operations that rearrange: views wherever NumPy can give one, and their adjoints."""
+"""The same elements in another shape: views wherever the strides allow it, and their adjoints."""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..autograd import Tensor
-from ..autograd.primitive import Primitive, define
-from .elementwise import clone
-from .promotion import cast, result_type
+from ..autograd import Size, Tensor
+from ..autograd.primitive import Primitive, alias, define
+from .arguments import integers, tensor_argument
+from .elementwise import broadcast_to, clone
+from .samples import all_values
 
 __all__ = [  # what distgrad itself offers
-    "cat",
-    "chunk",
+    "atleast_1d",
+    "atleast_2d",
+    "atleast_3d",
+    "broadcast_shapes",
+    "broadcast_tensors",
     "flatten",
+    "moveaxis",
     "movedim",
-    "narrow",
     "permute",
+    "ravel",
     "reshape",
-    "select",
-    "split",
     "squeeze",
-    "stack",
+    "swapaxes",
+    "swapdims",
     "t",
     "transpose",
-    "unbind",
+    "unflatten",
     "unsqueeze",
 ]
 METHODS = (  # what a Tensor offers
-    "chunk contiguous flatten movedim narrow permute reshape select split squeeze t transpose unbind unsqueeze view"
+    "H T contiguous expand_as flatten mH mT moveaxis movedim permute ravel reshape reshape_as squeeze swapaxes "
+    "swapdims t transpose unflatten unsqueeze view view_as"
 ).split()
 
 _reshape: Primitive = define(
@@ -48,19 +54,14 @@ _permute: Primitive = define(
     view=True,
     input=lambda g, dims: _permute(g, dims=tuple(int(i) for i in np.argsort(dims))),
 )
+_view_as_dtype: Primitive = define("ViewAsDtype", lambda input, dtype: input.view(dtype), ("input",), view=True)
+# Joining and narrowing are adjoint to each other. The functions of them are in ``join`` and ``pieces``.
 _cat: Primitive = define(
     "Cat",
-    lambda *tensors, dim: np.concatenate(tensors, axis=dim),
+    # the order is asked for: NumPy keeps a common one of the parts
+    lambda *tensors, dim: np.asarray(np.concatenate(tensors, axis=dim), order="C"),
     ("tensors*",),
     tensors=lambda g, index, tensors_shape, dim: _piece(g, tensors_shape, index, dim),
-)
-_unbind: Primitive = define(
-    "Unbind",
-    lambda input, dim: tuple(np.moveaxis(input, dim, 0)[i, ...] for i in range(input.shape[dim])),
-    ("input",),
-    view=True,
-    multiple=True,
-    input=lambda g, dim: _stack_gradients(g, dim),
 )
 _narrow: Primitive = define(
     "Narrow",
@@ -68,16 +69,6 @@ _narrow: Primitive = define(
     ("input",),
     view=True,
     input=lambda g, input_shape, dim, start: _pad(g, shape=input_shape, dim=dim, start=start),
-)
-_select: Primitive = define(
-    "Select",
-    # the ellipsis keeps a view where no dimension is left
-    lambda input, dim, index: input[(*(slice(None),) * dim, index, ...)],
-    ("input",),
-    view=True,
-    input=lambda g, input_shape, dim, index: _pad(
-        _reshape(g, shape=_with_axis(g.shape, dim)), shape=input_shape, dim=dim, start=index
-    ),
 )
 
 
@@ -100,13 +91,6 @@ def _piece(g: Any, shapes: tuple[tuple[int, ...], ...], index: int, dim: int) ->
     return _narrow(g, dim=dim, start=start, length=shapes[index][dim])
 
 
-def _stack_gradients(gradients: tuple[Any, ...], dim: int) -> Any:
-    known = next(g for g in gradients if g is not None)
-    nothing = np.zeros(known.shape, known.dtype)
-    filled = [nothing if g is None else g for g in gradients]
-    return _cat(*(_reshape(g, shape=_with_axis(g.shape, dim)) for g in filled), dim=dim)
-
-
 def _with_axis(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
     return (*shape[:dim], 1, *shape[dim:])
 
@@ -119,41 +103,63 @@ def normalize_dim(dim: int, ndim: int) -> int:
     return dim % limit
 
 
-def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
-    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
-        shape = tuple(shape[0])
-    return tuple(int(n) for n in shape)
+# In row-major order --------------------------------------------------------------------------------------------------
 
 
-def _resolve(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _resolve(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
     """Fills in a -1, and checks the number of elements."""
-    known = int(np.prod([n for n in shape if n != -1], dtype=np.int64))
+    product = math.prod(shape)
+    if product == count and min(shape, default=0) >= 0:  # nearly always
+        return shape
+    for place, n in enumerate(shape):
+        if n < -1:
+            raise RuntimeError(f"invalid shape dimension {n} at index {place} of shape {list(shape)}")
     missing = shape.count(-1)
     if missing > 1:
         raise RuntimeError("only one dimension can be inferred")
-    if missing and known and input.numel() % known == 0:
-        return tuple(input.numel() // known if n == -1 else n for n in shape)
-    if missing or known != input.numel() or any(n < -1 for n in shape):
-        if missing and not known:
-            raise RuntimeError(
-                f"cannot reshape tensor of {input.numel()} elements into shape {list(shape)} because the unspecified "
-                "dimension size -1 can be any value and is ambiguous"
-            )
-        raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {input.numel()}")
-    return shape
+    known = -product  # without the -1
+    if missing and known and count % known == 0:
+        return tuple(count // known if n == -1 else n for n in shape)
+    if missing and not known and not count:
+        raise RuntimeError(
+            f"cannot reshape tensor of 0 elements into shape {list(shape)} because the unspecified dimension size -1 "
+            "can be any value and is ambiguous"
+        )
+    raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}")
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
-    """The elements in row-major order as ``shape`` (one length may be -1); a view where the strides allow it."""
-    out: Tensor = _reshape(input, shape=_resolve(input, _sizes(shape)))
+def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
+    """The elements in row-major order as ``shape`` (one length may be -1); a view where the strides allow it.
+
+    Raises:
+        RuntimeError: another number of elements, or more than one -1.
+    """
+    size = integers(args if shape is None else (shape,), "reshape", "shape")
+    out: Tensor = _reshape(input, shape=_resolve(size, tensor_argument(input, "reshape").numel()))
     return out
 
 
-def view(input: Tensor, *shape: Any) -> Tensor:
-    """``reshape`` that refuses to copy."""
-    target = _resolve(input, _sizes(shape))
+def view(input: Tensor, *args: Any, size: Any = None) -> Tensor:
+    """``reshape`` that refuses to copy, or the same bytes as elements of another dtype.
+
+    Args:
+        input: any dtype.
+        args: the shape, as for ``reshape``, or one dtype. If its elements are of another length, the last dimension
+            becomes longer or shorter; such a view is not differentiable.
+        size: the shape, by name.
+
+    Raises:
+        RuntimeError: the strides do not allow it, or another number of elements or bytes.
+    """
+    if len(args) == 1 and isinstance(args[0], (np.dtype, type)):
+        return _reinterpreted(input, np.dtype(args[0]))
+    if not args and size is None:
+        raise TypeError("view() takes a shape or a dtype")
+    target = _resolve(integers(args if size is None else (size,), "view", "size"), input.numel())
+    array = all_values(input)
     try:
-        np.reshape(input._data, target, copy=False)
+        if not array.flags.c_contiguous:
+            np.reshape(array, (*array.shape[: array.ndim - input.ndim], *target), copy=False)
     except ValueError:
         raise RuntimeError(
             "view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
@@ -163,49 +169,177 @@ def view(input: Tensor, *shape: Any) -> Tensor:
     return out
 
 
+def _reinterpreted(input: Tensor, dtype: np.dtype[Any]) -> Tensor:
+    array, what = all_values(input), f"to view {input.dtype} as {dtype} (different element sizes)"
+    if dtype.itemsize != array.itemsize:
+        if not input.ndim:
+            raise RuntimeError(f"self.dim() cannot be 0 {what}")
+        if array.strides[-1] != array.itemsize and not array.flags.c_contiguous:
+            raise RuntimeError(f"self.stride(-1) must be 1 {what}, but got {array.strides[-1] // array.itemsize}")
+        if array.shape[-1] * array.itemsize % dtype.itemsize:
+            raise RuntimeError(
+                f"self.size(-1) must be divisible by {dtype.itemsize // array.itemsize} {what}, but got "
+                f"{array.shape[-1]}"
+            )
+        for d, (step, length) in enumerate(zip(array.strides[:-1], array.shape[:-1], strict=True)):
+            if step % dtype.itemsize and length > 1:
+                raise RuntimeError(
+                    f"self.stride({d}) must be divisible by {dtype.itemsize // array.itemsize} {what}, but got "
+                    f"{step // array.itemsize}"
+                )
+    if dtype == array.dtype:
+        same: Tensor = alias(input)
+        return same
+    out: Tensor = _view_as_dtype(input.detach(), dtype=dtype)
+    return out
+
+
+def view_as(input: Tensor, other: Tensor) -> Tensor:
+    """``view`` in the shape of ``other``."""
+    return view(input, tuple(other.shape))
+
+
+def reshape_as(input: Tensor, other: Tensor) -> Tensor:
+    """``reshape`` in the shape of ``other``."""
+    return reshape(input, tuple(other.shape))
+
+
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions ``start_dim`` to ``end_dim`` (inclusive) as one."""
     start, end = normalize_dim(start_dim, input.ndim), normalize_dim(end_dim, input.ndim)
     if start > end:
         raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
+    if start == end and input.ndim:
+        return input
     shape = input.shape
     # the length is written out, not -1, so that an empty batch keeps its other dimensions
-    middle = int(np.prod(shape[start : end + 1], dtype=np.int64))
+    middle = math.prod(shape[start : end + 1])
     return reshape(input, (*shape[:start], middle, *shape[end + 1 :]))
 
 
+def ravel(input: Tensor) -> Tensor:
+    """The elements in row-major order as a vector; a view where they lie in that order already."""
+    return reshape(contiguous(input), -1)
+
+
+def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+    """Dimension ``dim`` as several of the given ``sizes`` (one may be -1).
+
+    Raises:
+        IndexError: ``dim`` is out of range.
+        RuntimeError: no sizes, or their product is not the length of the dimension.
+    """
+    lengths = integers((sizes,), "unflatten", "sizes")
+    if not lengths:
+        raise RuntimeError("unflatten: sizes must be non-empty")
+    if not input.ndim:
+        raise RuntimeError(f"unflatten: dimension specified as {dim} but tensor has no dimensions")
+    axis = normalize_dim(dim, input.ndim)
+    count = input.shape[axis]
+    try:
+        inner = _resolve(lengths, count)
+    except RuntimeError as error:
+        if "is invalid" not in str(error):
+            raise
+        raise RuntimeError(
+            f"unflatten: Provided sizes {list(lengths)} don't multiply up to the size of dim {axis} ({count}) in the "
+            "input tensor"
+        ) from None
+    return reshape(input, (*input.shape[:axis], *inner, *input.shape[axis + 1 :]))
+
+
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
-    """Without the dimensions of length 1, or without ``dim`` where its length is 1."""
+    """Without the dimensions of length 1, or without ``dim`` (one or several) where its length is 1; a view."""
     if dim is None:
-        return reshape(input, tuple(n for n in input.shape if n != 1))
-    dims = {normalize_dim(d, input.ndim) for d in ([dim] if isinstance(dim, int) else dim)}
-    return reshape(input, tuple(n for i, n in enumerate(input.shape) if i not in dims or n != 1))
+        out: Tensor = _reshape(input, shape=tuple(n for n in input.shape if n != 1))
+        return out
+    dims: set[int] = set()
+    for d in integers((dim,), "squeeze", "dim"):
+        axis = normalize_dim(d, input.ndim)
+        if axis in dims:
+            raise RuntimeError(f"dim {axis} appears multiple times in the list of dims")
+        dims.add(axis)
+    kept: Tensor = _reshape(input, shape=tuple(n for i, n in enumerate(input.shape) if i not in dims or n != 1))
+    return kept
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
-    """With a new dimension of length 1 at ``dim``."""
-    return reshape(input, _with_axis(input.shape, normalize_dim(dim, input.ndim + 1)))
+    """With a new dimension of length 1 at ``dim``; a view."""
+    shape = input._data.shape
+    out: Tensor = _reshape(input, shape=_with_axis(shape, normalize_dim(dim, len(shape) + 1)))
+    return out
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:
-    """The dimensions in another order."""
-    order = [normalize_dim(d, input.ndim) for d in _sizes(dims)]
+def contiguous(input: Tensor) -> Tensor:
+    """The tensor itself when its elements lie in row-major order, else a copy in which they do."""
+    return input if input.is_contiguous() else clone(input)
+
+
+def _at_least(name: str, tensors: tuple[Any, ...], grow: Any) -> Any:
+    if len(tensors) == 1 and not isinstance(tensors[0], (tuple, list)):
+        return grow(tensor_argument(tensors[0], name))
+    given = tensors[0] if len(tensors) == 1 else tensors
+    return tuple(grow(tensor_argument(one, name, "tensors", place + 1)) for place, one in enumerate(given))
+
+
+def atleast_1d(*tensors: Any) -> Any:
+    """Tensors without dimensions as vectors of one element, others as they are; a tuple for several or a sequence."""
+    return _at_least("atleast_1d", tensors, lambda x: x if x.ndim else reshape(x, 1))
+
+
+def atleast_2d(*tensors: Any) -> Any:
+    """Vectors as matrices of one row, others as they are; a tuple for several or a sequence."""
+    return _at_least("atleast_2d", tensors, lambda x: x if x.ndim > 1 else reshape(x, 1, x.numel()))
+
+
+def atleast_3d(*tensors: Any) -> Any:
+    """Vectors as (1, n, 1) and matrices as (n, m, 1), others as they are; a tuple for several or a sequence."""
+
+    def grow(x: Tensor) -> Tensor:
+        return x if x.ndim > 2 else reshape(x, *x.shape, 1) if x.ndim == 2 else reshape(x, 1, x.numel(), 1)
+
+    return _at_least("atleast_3d", tensors, grow)
+
+
+# In another order of the dimensions ----------------------------------------------------------------------------------
+
+
+def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
+    """The dimensions in another order; a view.
+
+    Raises:
+        IndexError: a dimension is out of range.
+        RuntimeError: a dimension is missing or named twice.
+    """
+    given = integers(args if dims is None else (dims,), "permute", "dims")
+    order = [normalize_dim(d, input.ndim) for d in given]
     if sorted(order) != list(range(input.ndim)):
         raise RuntimeError(
-            f"permute(dims): {list(_sizes(dims))} is not an ordering of the {input.ndim} dimensions of the tensor"
+            f"permute(dims): {list(given)} is not an ordering of the {input.ndim} dimensions of the tensor; duplicate "
+            "dims are not allowed, and each has to be named"
         )
     out: Tensor = _permute(input, dims=tuple(order))
     return out
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
-    """Two dimensions exchanged."""
+    """Two dimensions exchanged; a view."""
     order = list(range(input.ndim))
+    a, b = normalize_dim(dim0, input.ndim), normalize_dim(dim1, input.ndim)
     if input.ndim:
-        a, b = normalize_dim(dim0, input.ndim), normalize_dim(dim1, input.ndim)
         order[a], order[b] = order[b], order[a]
     out: Tensor = _permute(input, dims=tuple(order))
     return out
+
+
+def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
+    """``transpose`` by NumPy's name."""
+    return transpose(input, axis0, axis1)
+
+
+def swapdims(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """``transpose`` by another name."""
+    return transpose(input, dim0, dim1)
 
 
 def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
@@ -237,115 +371,84 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
     return permute(input, order)
 
 
+def moveaxis(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    """``movedim`` by NumPy's name."""
+    return movedim(input, source, destination)
+
+
 def t(input: Tensor) -> Tensor:
-    """The transpose of a matrix; tensors of fewer dimensions as they are."""
+    """The transpose of a matrix, a view; tensors of fewer dimensions as they are."""
     if input.ndim > 2:
         raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D")
-    return input if input.ndim < 2 else transpose(input, 0, 1)
+    return transpose(input, 0, -1)
 
 
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """The tensors one after another along ``dim``; the other dimensions must agree."""
-    parts = list(tensors)
-    if not parts:
-        raise RuntimeError("torch.cat(): expected a non-empty list of Tensors")
-    if any(part.ndim == 0 for part in parts):
-        raise RuntimeError("zero-dimensional tensor cannot be concatenated; use stack()")
-    axis = normalize_dim(dim, parts[0].ndim)
-    for number, part in enumerate(parts):
-        expected = [n for i, n in enumerate(parts[0].shape) if i != axis]
-        if part.ndim != parts[0].ndim or [n for i, n in enumerate(part.shape) if i != axis] != expected:
-            raise RuntimeError(
-                f"Sizes of tensors must match except in dimension {axis}. Got {list(parts[0].shape)} for the first and "
-                f"{list(part.shape)} for tensor number {number} in the list."
-            )
-    dtype = result_type(*parts)
-    out: Tensor = _cat(*(cast(part, dtype) for part in parts), dim=axis)
-    return out
+def _of_matrices(input: Tensor, name: str) -> Tensor:
+    if input.ndim == 1:
+        raise RuntimeError(f"tensor.{name} is only supported on matrices or batches of matrices. Got 1-D tensor.")
+    return transpose(input, -1, -2) if input.ndim else input
 
 
-def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """The tensors, all of one shape, along a new dimension ``dim``."""
-    parts = list(tensors)
-    if not parts:
-        raise RuntimeError("stack expects a non-empty TensorList")
-    for number, part in enumerate(parts):
-        if part.shape != parts[0].shape:
-            raise RuntimeError(
-                f"stack expects each tensor to be equal size, but got {list(parts[0].shape)} at entry 0 and "
-                f"{list(part.shape)} at entry {number}"
-            )
-    return cat([unsqueeze(part, dim) for part in parts], dim)
+def _of_one_matrix(input: Tensor) -> Tensor:
+    if input.ndim not in (0, 2):
+        raise RuntimeError(f"tensor.H is only supported on matrices (2-D tensors). Got {input.ndim}-D tensor.")
+    return transpose(input, 0, 1) if input.ndim else input
 
 
-def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-    """The slices along ``dim``, without that dimension."""
-    if input.ndim == 0:
-        raise IndexError("Dimension specified as 0 but tensor has no dimensions")
-    out: tuple[Tensor, ...] = _unbind(input, dim=normalize_dim(dim, input.ndim))
-    return out
+T = property(lambda self: permute(self, tuple(range(self.ndim))[::-1]), doc="The dimensions in reverse order; a view.")
+mT = property(lambda self: _of_matrices(self, "mT"), doc="The last two dimensions exchanged; a view.")
+H = property(_of_one_matrix, doc="The transpose of a matrix, conjugated, which real numbers do not need; a view.")
+mH = property(lambda self: _of_matrices(self, "mH"), doc="The last two dimensions exchanged; a view.")
 
 
-def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """``length`` elements of ``dim`` from ``start`` on."""
-    if input.ndim == 0:
-        raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
-    axis = normalize_dim(dim, input.ndim)
-    available = input.shape[axis]
-    first = start + available if start < 0 else start
-    if not 0 <= first <= first + length <= available:
-        raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({available}).")
-    out: Tensor = _narrow(input, dim=axis, start=first, length=length)
-    return out
+# Broadcast -----------------------------------------------------------------------------------------------------------
 
 
-def select(input: Tensor, dim: int, index: int) -> Tensor:
-    """The slice of ``dim`` at ``index``, without that dimension; a view."""
-    if input.ndim == 0:
-        raise IndexError("select() cannot be applied to a 0-dim tensor.")
-    axis, index = normalize_dim(dim, input.ndim), operator.index(index)
-    size = input.shape[axis]
-    if not -size <= index < size:
-        raise IndexError(
-            f"select(): index {index} out of range for tensor of size {list(input.shape)} at dimension {axis}"
-        )
-    out: Tensor = _select(input, dim=axis, index=index % size)
-    return out
+def expand_as(input: Tensor, other: Tensor) -> Tensor:
+    """``expand`` to the shape of ``other``."""
+    return broadcast_to(input, tuple(other.shape))
 
 
-def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Pieces of equal length (the last may be shorter) or of the given lengths along ``dim``."""
-    if tensor.ndim == 0:
-        raise RuntimeError("split expects at least a 1-dimensional tensor")
-    axis = normalize_dim(dim, tensor.ndim)
-    total = tensor.shape[axis]
-    if isinstance(split_size_or_sections, int):
-        size = split_size_or_sections
-        if size <= 0:
-            raise RuntimeError(f"split expects split_size be positive, but got split_size={size}")
-        lengths = [min(size, total - start) for start in range(0, total, size)] or [0]
-    else:
-        lengths = list(split_size_or_sections)
-        if sum(lengths) != total:
-            raise RuntimeError(
-                f"split_with_sizes expects split_sizes to sum exactly to {total} (input tensor's size at dimension "
-                f"{dim}), but got split_sizes={lengths}"
-            )
-    starts = np.cumsum([0, *lengths])
-    return tuple(narrow(tensor, axis, int(start), length) for start, length in zip(starts, lengths, strict=False))
+def _common_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """What ``shapes`` broadcast to; raises PyTorch's RuntimeError where they do not."""
+    common: tuple[int, ...] = ()
+    for shape in shapes:
+        for d in range(-1, -1 - min(len(common), len(shape)), -1):
+            if common[d] != shape[d] and 1 not in (common[d], shape[d]):
+                raise RuntimeError(
+                    f"The size of tensor a ({common[d]}) must match the size of tensor b ({shape[d]}) at non-singleton "
+                    f"dimension {max(len(common), len(shape)) + d}"
+                )
+        common = np.broadcast_shapes(common, shape)
+    return common
 
 
-def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """At most ``chunks`` views of equal length (the last may be shorter) along ``dim``, as ``torch.chunk``."""
-    if input.ndim == 0:
-        raise RuntimeError("chunk expects at least a 1-dimensional tensor")
-    if operator.index(chunks) <= 0:
-        raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
-    total = input.shape[normalize_dim(dim, input.ndim)]
-    # of nothing there are as many pieces as asked for
-    return split(input, -(-total // chunks) if total else [0] * chunks, dim)
+def broadcast_shapes(*shapes: Any) -> Size:
+    """The shape that tensors of ``shapes`` (sequences of lengths, or single lengths) broadcast to.
+
+    Raises:
+        RuntimeError: they do not.
+        ValueError: a negative length.
+    """
+    given = [(operator.index(s),) if hasattr(s, "__index__") else tuple(operator.index(n) for n in s) for s in shapes]
+    if any(n < 0 for shape in given for n in shape):
+        raise ValueError(f"Attempting to broadcast a dimension with negative length: {given}")
+    try:
+        return Size(_common_shape(*given))
+    except RuntimeError:
+        raise RuntimeError(
+            f"broadcast_shapes: the shapes {given} do not broadcast: counted from the right, lengths have to be equal "
+            "or 1"
+        ) from None
 
 
-def contiguous(input: Tensor) -> Tensor:
-    """The tensor itself when its elements lie in row-major order, else a copy in which they do."""
-    return input if input.is_contiguous() else clone(input)
+def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors expanded to their common shape; views.
+
+    Raises:
+        RuntimeError: their shapes do not broadcast.
+    """
+    for place, one in enumerate(tensors):
+        tensor_argument(one, "broadcast_tensors", "tensors", place + 1)
+    size = _common_shape(*(one.shape for one in tensors))
+    return tuple(broadcast_to(one, size) for one in tensors)

@@ -9,17 +9,38 @@ import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
-from .elementwise import _binary, _exp, _sigmoid, _unary, _where, sum_to
-from .promotion import result_type
+from .elementwise import (
+    _binary,
+    _check_tensor,
+    _cos,
+    _log,
+    _sigmoid,
+    _sin,
+    _two_tensors,
+    _unary,
+    _where,
+    mul,
+    sum_to,
+)
+from .promotion import cast, get_default_dtype, promoted, result_type
 
 __all__ = [  # what distgrad itself offers
     "acos",
+    "acosh",
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctan2",
+    "arctanh",
     "asin",
+    "asinh",
     "atan",
     "atan2",
+    "atanh",
     "cosh",
-    "erf",
-    "erfc",
+    "deg2rad",
     "exp2",
     "expm1",
     "hypot",
@@ -27,13 +48,24 @@ __all__ = [  # what distgrad itself offers
     "log2",
     "log10",
     "logaddexp",
+    "logaddexp2",
+    "logit",
+    "rad2deg",
     "reciprocal",
     "rsqrt",
+    "sinc",
     "sinh",
     "tan",
+    "xlogy",
 ]
 METHODS = (  # what a Tensor offers
-    "acos asin atan atan2 cosh erf erfc exp2 expm1 hypot log10 log1p log2 logaddexp reciprocal rsqrt sinh tan"
+    "acos acosh arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh cosh deg2rad exp2 "
+    "expm1 hypot log10 log1p log2 logaddexp logaddexp2 logit rad2deg reciprocal rsqrt sinc "
+    "sinh tan xlogy"
+).split()
+IN_PLACE = (  # of these, what also exists as NAME_
+    "acos acosh arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh cosh deg2rad exp2 "
+    "expm1 hypot log10 log1p log2 logit rad2deg reciprocal rsqrt sinc sinh tan xlogy"
 ).split()
 
 # Exponentials and logarithms ----------------------------------------------------------------------------------------
@@ -50,6 +82,42 @@ _logaddexp: Primitive = define(
     input=lambda g, input, other, input_shape: sum_to(g * _sigmoid(input - other), input_shape),
     other=lambda g, input, other, other_shape: sum_to(g * _sigmoid(other - input), other_shape),
 )
+_logaddexp2: Primitive = define(
+    "Logaddexp2",
+    np.logaddexp2,
+    ("input", "other"),
+    input=lambda g, input, other, input_shape: sum_to(g * _sigmoid((input - other) * math.log(2)), input_shape),
+    other=lambda g, input, other, other_shape: sum_to(g * _sigmoid((other - input) * math.log(2)), other_shape),
+)
+
+
+def _xlogy_forward(input: Any, other: Any) -> Any:
+    return np.where((input == 0) & ~np.isnan(other), 0, input * np.log(other))
+
+
+_xlogy: Primitive = define(
+    "Xlogy",
+    _xlogy_forward,
+    ("input", "other"),
+    input=lambda g, input, other, input_shape: sum_to(
+        _where((input == 0) & (other <= 0), 0.0, g * _log(other)), input_shape
+    ),
+    other=lambda g, input, other, other_shape: sum_to(g * (input / other), other_shape),
+)
+
+
+def _logit_forward(input: Any, eps: float | None) -> Any:
+    limited = input if eps is None else np.where(input < eps, eps, np.minimum(input, 1 - eps))
+    return np.log(limited / (1 - limited))
+
+
+def _logit_vjp(g: Any, input: Any, eps: float | None) -> Any:
+    low, high = (0.0, 1.0) if eps is None else (eps, 1.0 - eps)
+    outside = (input < low) | (input > high)
+    return _where(outside, math.nan if eps is None else 0.0, g / (input * (1.0 - input)))
+
+
+_logit: Primitive = define("Logit", _logit_forward, ("input",), input=_logit_vjp)
 
 # Powers -------------------------------------------------------------------------------------------------------------
 
@@ -84,6 +152,27 @@ _atan: Primitive = define("Atan", np.arctan, ("input",), input=lambda g, input: 
 _sinh: Primitive = define("Sinh", np.sinh, ("input",), input=lambda g, input: g * _cosh(input))
 _cosh: Primitive = define("Cosh", np.cosh, ("input",), input=lambda g, input: g * _sinh(input))
 
+_acosh: Primitive = define(
+    "Acosh", np.arccosh, ("input",), input=lambda g, input: g * (_rsqrt(input - 1.0) * _rsqrt(input + 1.0))
+)
+_asinh: Primitive = define("Asinh", np.arcsinh, ("input",), input=lambda g, input: g / _hypot(input, 1.0))
+_atanh: Primitive = define("Atanh", np.arctanh, ("input",), input=lambda g, input: g / ((1.0 - input) * (1.0 + input)))
+
+
+def _sinc_slope(x: Any) -> Any:
+    """The derivative of sin(pi x) / (pi x): by its power series where the quotient would cancel."""
+    close = (x > -0.3) & (x < 0.3)
+    square = _where(close, x, 0.0) * _where(close, x, 0.0) * math.pi**2
+    series = square * 0.0
+    for k in range(8, 0, -1):
+        series = series * square + (-1) ** k * 2 * k / math.factorial(2 * k + 1)
+    away = _where(close, 1.0, x)
+    quotient = (_cos(away * math.pi) - _sin(away * math.pi) / (away * math.pi)) / away
+    return _where(close, series * (x * math.pi**2), quotient)
+
+
+_sinc: Primitive = define("Sinc", np.sinc, ("input",), input=lambda g, input: g * _sinc_slope(input))
+
 
 def _over_squared_norm(x: Any, input: Any, other: Any) -> Any:
     """The quotient of x and input**2 + other**2; at the origin that of x and 1, which PyTorch makes 0."""
@@ -98,94 +187,6 @@ _atan2: Primitive = define(
     ("input", "other"),
     input=lambda g, input, other, input_shape: sum_to(g * _over_squared_norm(other, input, other), input_shape),
     other=lambda g, input, other, other_shape: sum_to(-g * _over_squared_norm(input, input, other), other_shape),
-)
-
-# The error function -------------------------------------------------------------------------------------------------
-
-# W. J. Cody, "Rational Chebyshev approximations for the error function", Math. Comp. 23 (1969) 631-637, with the
-# coefficients of his routine CALERF (netlib, specfun), from the highest power down. Against the C library in float64:
-# erf is off by at most 2.3e-16, erfc by less than 1e-15 of its value wherever that is a normal number.
-_NEAR = 0.46875
-# fmt: off
-_ERF_NEAR = (
-    (1.85777706184603153e-1, 3.16112374387056560, 1.13864154151050156e2, 3.77485237685302021e2, 3.20937758913846947e3),
-    (1.0, 2.36012909523441209e1, 2.44024637934444173e2, 1.28261652607737228e3, 2.84423683343917062e3),
-)
-_ERFC_MIDDLE = (
-    (2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594, 6.61191906371416295e1, 2.98635138197400131e2,
-     8.81952221241769090e2, 1.71204761263407058e3, 2.05107837782607147e3, 1.23033935479799725e3),
-    (1.0, 1.57449261107098347e1, 1.17693950891312499e2, 5.37181101862009858e2, 1.62138957456669019e3,
-     3.29079923573345963e3, 4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3),
-)
-_ERFC_FAR = (
-    (1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1, 1.25781726111229246e-1,
-     1.60837851487422766e-2, 6.58749161529837803e-4),
-    (1.0, 2.56852019228982242, 1.87295284992346725, 5.27905102951428412e-1, 6.05183413124413191e-2,
-     2.33520497626869185e-3),
-)
-# fmt: on
-
-
-def _rational(x: Any, coefficients: tuple[tuple[float, ...], tuple[float, ...]]) -> Any:
-    numerator, denominator = (np.full_like(x, polynomial[0]) for polynomial in coefficients)
-    for above, below in zip(*(polynomial[1:] for polynomial in coefficients), strict=True):
-        numerator = numerator * x + above
-        denominator = denominator * x + below
-    return numerator / denominator
-
-
-def _erf_near(x: Any) -> Any:
-    return x * _rational(x * x, _ERF_NEAR)
-
-
-def _erfc_beyond(y: Any) -> Any:
-    """The erfc of ``y`` > 0.46875 (or NaN)."""
-    # it is 0 in float64 from 27 on; the limit keeps infinity out of the differences
-    y = np.minimum(y, 30)
-    middle = y <= 4
-    out = np.empty_like(y)
-    out[middle] = _rational(y[middle], _ERFC_MIDDLE)
-    far = y[~middle]
-    inverse = 1 / (far * far)
-    out[~middle] = (1 / math.sqrt(math.pi) - inverse * _rational(inverse, _ERFC_FAR)) / far
-    # exp(-y * y) with the square of a short number, which is exact, and what is left of it: rounding y * y itself
-    # would cost a relative error of y * y ulp
-    short = np.trunc(y * 16) / 16
-    out *= np.exp(-short * short) * np.exp(-(y - short) * (y + short))
-    return out
-
-
-def _in_regions(input: Any, near: Any, beyond: Any) -> Any:
-    """``near(x)`` where |x| <= 0.46875, elsewhere ``beyond(x, erfc(|x|))``; float16 is computed in float32."""
-    x = np.asarray(input)
-    flat = x.reshape(-1).astype(np.promote_types(x.dtype, np.float32), copy=False)
-    close = np.abs(flat) <= _NEAR
-    out = np.empty_like(flat)
-    out[close] = near(flat[close])
-    rest = flat[~close]
-    out[~close] = beyond(rest, _erfc_beyond(np.abs(rest)))
-    return out.reshape(x.shape).astype(x.dtype, copy=False)
-
-
-def _erf_forward(input: Any) -> Any:
-    return _in_regions(input, _erf_near, lambda x, tail: np.copysign(1 - tail, x))
-
-
-def _erfc_forward(input: Any) -> Any:
-    return _in_regions(input, lambda x: 1 - _erf_near(x), lambda x, tail: np.where(x < 0, 2 - tail, tail))
-
-
-_erf: Primitive = define(
-    "Erf",
-    _erf_forward,
-    ("input",),
-    input=lambda g, input: g * (2 / math.sqrt(math.pi) * _exp(-(input * input))),
-)
-_erfc: Primitive = define(
-    "Erfc",
-    _erfc_forward,
-    ("input",),
-    input=lambda g, input: g * (-2 / math.sqrt(math.pi) * _exp(-(input * input))),
 )
 
 # Public functions ---------------------------------------------------------------------------------------------------
@@ -214,6 +215,19 @@ def log2(input: Tensor) -> Tensor:
 def log10(input: Tensor) -> Tensor:
     """The logarithm to the base 10."""
     return _unary(_log10, input)
+
+
+def logit(input: Tensor, eps: float | None = None) -> Tensor:
+    """log(input / (1 - input)), the inverse of ``sigmoid``.
+
+    Args:
+        input: probabilities; NaN comes from what is outside [0, 1].
+        eps: limits the input to [eps, 1 - eps] first.
+    """
+    _check_tensor("logit", input)
+    (input,) = promoted(input, floating=True)
+    out: Tensor = _logit(input, eps=None if eps is None or eps < 0 else float(eps))
+    return out
 
 
 def rsqrt(input: Tensor) -> Tensor:
@@ -246,6 +260,45 @@ def atan(input: Tensor) -> Tensor:
     return _unary(_atan, input)
 
 
+def acosh(input: Tensor) -> Tensor:
+    """The number that is not negative whose hyperbolic cosine is ``input``; NaN below 1."""
+    return _unary(_acosh, input)
+
+
+def asinh(input: Tensor) -> Tensor:
+    """The number whose hyperbolic sine is ``input``."""
+    return _unary(_asinh, input)
+
+
+def atanh(input: Tensor) -> Tensor:
+    """The number whose hyperbolic tangent is ``input``; NaN outside [-1, 1]."""
+    return _unary(_atanh, input)
+
+
+arccos, arccosh, arcsin, arcsinh, arctan, arctanh = acos, acosh, asin, asinh, atan, atanh
+
+
+def _scaled_by(name: str, input: Tensor, factor: float) -> Tensor:
+    _check_tensor(name, input)
+    (input,) = promoted(input, floating=True)
+    return mul(input, factor)
+
+
+def deg2rad(input: Tensor) -> Tensor:
+    """An angle in degrees, in radians."""
+    return _scaled_by("deg2rad", input, math.pi / 180)
+
+
+def rad2deg(input: Tensor) -> Tensor:
+    """An angle in radians, in degrees."""
+    return _scaled_by("rad2deg", input, 180 / math.pi)
+
+
+def sinc(input: Tensor) -> Tensor:
+    """sin(pi * input) / (pi * input), 1 at 0."""
+    return _unary(_sinc, input)
+
+
 def sinh(input: Tensor) -> Tensor:
     """The hyperbolic sine."""
     return _unary(_sinh, input)
@@ -256,39 +309,42 @@ def cosh(input: Tensor) -> Tensor:
     return _unary(_cosh, input)
 
 
-def erf(input: Tensor) -> Tensor:
-    """The error function, 2 / sqrt(pi) times the integral of exp(-t**2) from 0 to ``input``."""
-    return _unary(_erf, input)
-
-
-def erfc(input: Tensor) -> Tensor:
-    """1 - erf(input), exact also where that is tiny."""
-    return _unary(_erfc, input)
-
-
-def _two_tensors(name: str, input: Any, other: Any, integers: bool = False) -> None:
-    for position, (argument, value) in enumerate({"input": input, "other": other}.items(), 1):
-        if not isinstance(value, Tensor):
-            raise TypeError(
-                f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {type(value).__name__}"
-            )
-    if not integers and (dtype := result_type(input, other)).kind != "f":
+def _floats(name: str, input: Any, other: Any) -> None:
+    _two_tensors(name, input, other)
+    if (dtype := result_type(input, other)).kind != "f":
         raise RuntimeError(f"{name} is not defined for {dtype} tensors; convert one of them with .float()")
 
 
 def atan2(input: Tensor, other: Tensor) -> Tensor:
     """The angle in [-pi, pi] of the point with the ordinate ``input`` and the abscissa ``other``; broadcasts."""
-    _two_tensors("atan2", input, other, integers=True)
+    _two_tensors("atan2", input, other)
     return _binary(_atan2, input, other, floating=True)
+
+
+arctan2 = atan2
 
 
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     """log(exp(input) + exp(other)), without overflow, of floating-point tensors; broadcasts."""
-    _two_tensors("logaddexp", input, other)
+    _floats("logaddexp", input, other)
     return _binary(_logaddexp, input, other)
+
+
+def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
+    """log2(2**input + 2**other), without overflow, of floating-point tensors; broadcasts."""
+    _floats("logaddexp2", input, other)
+    return _binary(_logaddexp2, input, other)
+
+
+def xlogy(input: Any, other: Any) -> Tensor:
+    """``input * log(other)``, and 0 where ``input`` is 0 and ``other`` not NaN; tensors and numbers; broadcasts."""
+    dtype = result_type(input, other)
+    dtype = dtype if dtype.kind == "f" else get_default_dtype()
+    input, other = (cast(x, dtype) if isinstance(x, Tensor) else Tensor(np.asarray(x, dtype)) for x in (input, other))
+    return _binary(_xlogy, input, other)
 
 
 def hypot(input: Tensor, other: Tensor) -> Tensor:
     """sqrt(input**2 + other**2), without overflow, of floating-point tensors; broadcasts."""
-    _two_tensors("hypot", input, other)
+    _floats("hypot", input, other)
     return _binary(_hypot, input, other)

@@ -9,6 +9,7 @@ from distgrad.kernels import batch_norm
 from distgrad.kernels.batch_norm import (
     batch_norm_eval,
     batch_norm_eval_reference,
+    batch_norm_scale,
     batch_norm_statistics,
     batch_norm_train,
     batch_norm_train_backward,
@@ -194,3 +195,24 @@ def test_float32_is_at_least_as_accurate_as_pytorch(offset: float) -> None:
     for mine, other, truth in zip(ours[:3], theirs, exact[:3], strict=True):
         # One unit in the last place of slack: both are one rounding away from the truth.
         assert abs(mine - truth).max() <= abs(other.numpy() - truth).max() + 2 * UNIT * abs(truth).max()
+
+
+@pytest.mark.parametrize("shape", [(40, 3, 50), (6, 5)], ids=str)
+def test_half_precision_is_computed_in_single(shape: Any) -> None:
+    half = draw(shape, dtype=np.float16)
+    x, w, b, g, mean, var = half
+    wide = [array.astype(np.float32) for array in half]
+    output, batch_mean, invstd, _ = batch_norm_train(x, w, b, EPS)
+    assert output.dtype == np.float16 and batch_mean.dtype == invstd.dtype == np.float32
+    np.testing.assert_array_equal(output, batch_norm_train(*wide[:3], EPS)[0].astype(np.float16))
+    evaluated = batch_norm_eval(x, w, b, mean, var, EPS)
+    np.testing.assert_array_equal(evaluated, batch_norm_eval(*wide[:3], *wide[4:], EPS).astype(np.float16))
+    gradient = batch_norm_train_backward(g, x, w, batch_mean, invstd, ALL)
+    expected = batch_norm_train_backward(wide[3], wide[0], wide[1], batch_mean, invstd, ALL)
+    assert gradient[0].dtype == np.float16
+    np.testing.assert_array_equal(gradient[0], expected[0].astype(np.float16))
+    for mine, other in zip(gradient[1:], expected[1:], strict=True):
+        np.testing.assert_array_equal(mine, other)
+    np.testing.assert_allclose(
+        batch_norm_scale(g, w).astype(np.float64), wide[3] * channels(wide[1], g), rtol=2e-3, atol=1e-6
+    )

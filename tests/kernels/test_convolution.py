@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,28 @@ def test_float32_error_is_within_the_bound_of_a_sum_of_products(case: tuple[Any,
     ):
         exact, magnitude = kernel(a64, b64, *tail, *rest), kernel(abs(a64), abs(b64), *tail, *rest)
         assert (abs(kernel(a, b, *tail, *rest) - exact) <= (products + 1) * unit * magnitude).all()
+
+
+def extra_bytes(kernel: Any, *args: Any) -> int:
+    """What a call takes at its peak besides its result."""
+    tracemalloc.start()
+    try:
+        result = kernel(*args)
+        return tracemalloc.get_traced_memory()[1] - result.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("case", ["3x3", "stem", "pointwise strided", "grouped", "depthwise", "dilated"])
+def test_memory_does_not_grow_with_the_batch(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = 1 << 16
+    monkeypatch.setattr(convolution, "_BLOCK_BYTES", block)
+    (_, channels, _, _), *others = CASES[case]
+    x, w, g, rest = draw(((48, channels, 40, 40), *others), np.float32)
+    # columns, strips, and a product or a copy of a gradient: each a block; not even the input once
+    assert 4 * block < x.nbytes
+    for kernel, args in ((conv2d, (x, w)), (conv2d_input, (g, w, x.shape)), (conv2d_weight, (x, g, w.shape))):
+        assert extra_bytes(kernel, *args, *rest) < 4 * block
 
 
 def test_output_shape_by_pytorchs_formula() -> None:

@@ -11,13 +11,17 @@ from distgrad.kernels.pooling import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_adjoint,
     adaptive_avg_pool2d_reference,
+    adaptive_max_pool2d,
+    adaptive_max_pool2d_reference,
     avg_pool2d,
     avg_pool2d_adjoint,
     avg_pool2d_reference,
+    index_dtype,
     max_pool2d,
     max_pool2d_gather,
     max_pool2d_reference,
     max_pool2d_scatter,
+    max_unpool2d,
     pool2d_output_shape,
 )
 
@@ -81,8 +85,30 @@ def test_max_pool2d_equals_reference(shape: Any, case: Any, dtype: Any, special:
         expected, expected_indices = max_pool2d_reference(x, *case)
         np.testing.assert_array_equal(output, expected)
         np.testing.assert_array_equal(indices, expected_indices)
-        assert output.dtype == dtype and indices.dtype == np.int64
+        assert output.dtype == dtype and indices.dtype == np.uint8
         assert output.flags.c_contiguous and indices.flags.c_contiguous
+
+
+def test_indices_are_as_small_as_the_plane_allows() -> None:
+    for shape, dtype in (((16, 16), np.uint8), ((16, 17), np.uint16), ((256, 256), np.uint16), ((256, 257), np.uint32)):
+        assert index_dtype(shape[0] * shape[1]) == dtype
+        x = np.arange(shape[0] * shape[1], dtype=np.float32).reshape(1, 1, *shape)
+        output, indices = max_pool2d(x, (3, 3), (2, 2), (1, 1), (1, 1), True)
+        assert indices.dtype == dtype and indices[0, 0, -1, -1] == x.size - 1
+        np.testing.assert_array_equal(indices, output.astype(np.int64))
+        assert adaptive_max_pool2d(x, (2, 3))[1].dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.float16])
+def test_max_pool2d_of_other_dtypes(dtype: Any) -> None:
+    x = np.random.default_rng(2).integers(-9 if dtype is not np.uint8 else 0, 9, (2, 2, 7, 6)).astype(dtype)
+    for case in MAX_CASES.values():
+        for actual, expected in zip(max_pool2d(x, *case), max_pool2d_reference(x, *case), strict=True):
+            np.testing.assert_array_equal(actual, expected)
+    assert (
+        max_pool2d(np.full((1, 1, 2, 2), np.iinfo(np.int8).min, np.int8), (2, 2), (2, 2), (0, 0), (1, 1), False)[0]
+        == -128
+    )
 
 
 def test_max_pool2d_of_nothing_but_minus_infinity_stays_inside() -> None:
@@ -130,6 +156,32 @@ def test_scatter_and_gather_are_adjoint(shape: Any, case: Any, dtype: Any) -> No
     np.testing.assert_array_equal(max_pool2d_gather(backwards_storage(x), layouts[1]), gathered)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 7, 8), (1, 2, 9, 6), (0, 3, 7, 7)], ids=str)
+@pytest.mark.parametrize("output_size", [(1, 1), (2, 3), (7, 8), (5, 1), (10, 11), (0, 2)], ids=str)
+@pytest.mark.parametrize("special", [(), (np.nan,), (-np.inf, np.inf, np.nan)], ids=["ties", "nan", "inf and nan"])
+def test_adaptive_max_pool2d_equals_reference(shape: Any, output_size: Any, special: Any) -> None:
+    x = draw_with_ties(shape, special)
+    expected = adaptive_max_pool2d_reference(x, output_size)
+    for layout in (x, backwards_storage(x)):
+        output, indices = adaptive_max_pool2d(layout, output_size)
+        np.testing.assert_array_equal(output, expected[0])
+        np.testing.assert_array_equal(indices, expected[1])
+        assert output.flags.c_contiguous and indices.flags.c_contiguous
+        np.testing.assert_array_equal(max_pool2d_gather(x, indices), output)
+
+
+def test_max_unpool2d_writes_each_value_to_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = draw((3, 5, 6, 8))
+    values, indices = max_pool2d(x, (2, 2), (2, 2), (0, 0), (1, 1), False)
+    expected = np.where(np.isin(x, values), x, 0)
+    for _ in ("blocks as shipped", "a block a plane"):
+        output = max_unpool2d(backwards_storage(values), backwards_storage(indices), (6, 8))
+        np.testing.assert_array_equal(output, expected)
+        monkeypatch.setattr(pooling, "_BLOCK_BYTES", 1)
+    repeated = max_unpool2d(np.array([[[[1.0, 2.0]]]]), np.array([[[[3, 3]]]]), (2, 2))
+    np.testing.assert_array_equal(repeated, [[[[0, 0], [0, 2]]]])
+
+
 @EACH_SHAPE
 @EACH_AVG
 def test_avg_pool2d_equals_reference_and_adjoint(shape: Any, case: Any) -> None:
@@ -143,6 +195,10 @@ def test_avg_pool2d_equals_reference_and_adjoint(shape: Any, case: Any) -> None:
     adjoint = avg_pool2d_adjoint(backwards_storage(g), shape, *case)
     assert adjoint.shape == shape and adjoint.flags.c_contiguous
     np.testing.assert_allclose(np.vdot(output, g), np.vdot(x, adjoint), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(avg_pool2d(x, *case, -3), avg_pool2d_reference(x, *case, -3), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(
+        np.vdot(avg_pool2d(x, *case, 7), g), np.vdot(x, avg_pool2d_adjoint(g, shape, *case, 7)), rtol=1e-12, atol=1e-13
+    )
     single = avg_pool2d(x.astype(np.float32), *case)
     assert single.dtype == avg_pool2d_adjoint(g.astype(np.float32), shape, *case).dtype == np.float32
     np.testing.assert_allclose(single, expected, rtol=0, atol=20 * 2**-24 * abs(x).max(initial=0))
@@ -164,6 +220,14 @@ def test_adaptive_avg_pool2d_equals_reference_and_adjoint(shape: Any, output_siz
     single = adaptive_avg_pool2d(x.astype(np.float32), output_size)
     assert single.dtype == adaptive_avg_pool2d_adjoint(g.astype(np.float32), shape).dtype == np.float32
     np.testing.assert_allclose(single, expected, rtol=0, atol=20 * 2**-24 * abs(x).max(initial=0))
+
+
+def test_half_precision_means_keep_their_digits() -> None:
+    x = np.full((1, 1, 64, 64), 300.0, np.float16)
+    for output in (avg_pool2d(x, (64, 64), (1, 1), (0, 0), False, True), adaptive_avg_pool2d(x, (1, 1))):
+        assert output.dtype == np.float16 and output.item() == 300.0
+    assert adaptive_avg_pool2d_adjoint(x[:, :, :1, :1], (1, 1, 2, 2)).dtype == np.float16
+    assert avg_pool2d_adjoint(x[:, :, :1, :1], (1, 1, 2, 2), (2, 2), (1, 1), (0, 0), False, True).dtype == np.float16
 
 
 def test_output_shape_by_pytorchs_formula() -> None:

@@ -1,63 +1,15 @@
-"""The error function to the last bits, and points at which a plain formula of a gradient fails."""
+"""Points at which a plain formula of a value or a gradient fails, and the ends of the domains."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 
+import distgrad as dg
 from distgrad.autograd import Tensor
 from distgrad.ops import transcendental
-
-
-def points() -> Any:
-    rng = np.random.default_rng(3)
-    joints = [side * (at + step) for side in (-1, 1) for at in (0.46875, 4.0) for step in (-1e-15, 0, 1e-15)]
-    return np.concatenate([rng.uniform(-7, 7, 20000), np.linspace(-27, 27, 5001), rng.normal(0, 1e-6, 1000), joints])
-
-
-def values(name: str, x: Any) -> Any:
-    return getattr(transcendental, name)(Tensor(x)).numpy()
-
-
-def reference(name: str, x: Any) -> Any:
-    return np.array([getattr(math, name)(v) for v in x.tolist()])
-
-
-def test_erf_in_float64() -> None:
-    x = points()
-    expected = reference("erf", x)
-    error = np.abs(values("erf", x) - expected)
-    assert error.max() < 2.3e-16
-    assert (error <= 5e-16 * np.abs(expected)).all()
-
-
-def test_erfc_in_float64() -> None:
-    x = points()
-    expected = reference("erfc", x)
-    normal = expected >= np.finfo(np.float64).tiny
-    assert (np.abs(values("erfc", x) - expected) <= 1e-15 * expected)[normal].all()
-    assert np.abs(values("erfc", x) - expected)[~normal].max() <= 1e-320
-
-
-@pytest.mark.parametrize(("dtype", "ulps"), [(np.float16, 1), (np.float32, 8)])
-def test_error_functions_in_low_precision(dtype: Any, ulps: float) -> None:
-    x = points().astype(dtype)
-    bound = ulps * np.finfo(dtype).eps
-    for name in ("erf", "erfc"):
-        out, expected = values(name, x), reference(name, x)
-        assert out.dtype == dtype
-        normal = np.abs(expected) >= np.finfo(dtype).tiny
-        assert (np.abs(out - expected) <= bound * np.abs(expected))[normal].all()
-
-
-def test_error_functions_at_the_ends() -> None:
-    x = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 1e300, -1e300, 5e-324])
-    np.testing.assert_array_equal(values("erf", x), [1, -1, np.nan, 0, 0, 1, -1, 5e-324])
-    assert np.signbit(values("erf", x)[[3, 4]]).tolist() == [False, True]
-    np.testing.assert_array_equal(values("erfc", x), [0, 2, np.nan, 1, 1, 0, 2, 1])
 
 
 def gradients_of(name: str, *operands: float) -> list[float]:
@@ -86,3 +38,81 @@ def test_gradient_of_asin_near_the_end() -> None:
     x = 1 - 2.0**-50
     (gradient,) = gradients_of("asin", x)
     assert gradient == pytest.approx(1 / math.sqrt(2.0**-50 * (2 - 2.0**-50)), rel=1e-15)
+
+
+def test_gradients_of_inverse_hyperbolic_functions_far_out() -> None:
+    assert gradients_of("asinh", 1e300) == pytest.approx([1e-300], rel=1e-14)
+    assert gradients_of("acosh", 1e300) == pytest.approx([1e-300], rel=1e-14)
+    x = 1 - 2.0**-50
+    assert gradients_of("atanh", x) == pytest.approx([1 / (2.0**-50 * (2 - 2.0**-50))], rel=1e-15)
+
+
+@pytest.mark.parametrize("x", [0.0, 1e-9, -1e-9, 1e-4, 0.299999, 0.300001, -0.1])
+def test_the_derivatives_of_sinc_near_zero(x: float) -> None:
+    """By its power series, which PyTorch's quotient loses to cancellation."""
+    t = math.pi * x
+    first = math.pi * sum((-1) ** k * 2 * k * t ** (2 * k - 1) / math.factorial(2 * k + 1) for k in range(1, 12))
+    second = math.pi**2 * sum(
+        (-1) ** k * 2 * k * (2 * k - 1) * t ** (2 * k - 2) / math.factorial(2 * k + 1) for k in range(1, 12)
+    )
+    point = Tensor(np.array(x), requires_grad=True)
+    (slope,) = dg.autograd.grad(transcendental.sinc(point), [point], create_graph=True)
+    assert slope.item() == pytest.approx(first, rel=1e-13)
+    assert dg.autograd.grad(slope, [point])[0].item() == pytest.approx(second, rel=1e-12)
+
+
+EDGES: dict[str, list[list[float]]] = {
+    "logit": [[0.0, 1.0, 0.5, -1.0, 2.0, np.nan]],
+    "acosh": [[1.0, 0.5, np.inf, np.nan]],
+    "asinh": [[0.0, -0.0, np.inf, -np.inf, np.nan]],
+    "atanh": [[1.0, -1.0, 2.0, 0.0]],
+    "xlogy": [[0.0, 0.0, 0.0, 1.0, np.nan, 2.0, 0.0], [0.0, np.nan, -1.0, 0.0, 1.0, 2.0, np.inf]],
+    "logaddexp2": [[1.0, -1e5, np.inf, -np.inf, np.inf], [2.0, 3.0, 5.0, -np.inf, np.inf]],
+    "exp2": [[-np.inf, 0.0, 2000.0, np.nan]],
+    "sinc": [[np.inf, np.nan, 0.0, -0.0]],
+}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", EDGES)
+def test_values_and_gradients_at_the_edges_are_those_of_torch(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    mine = [Tensor(np.array(v), requires_grad=True) for v in EDGES[name]]
+    theirs = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in EDGES[name]]
+    out, other = getattr(transcendental, name)(*mine), getattr(torch, name)(*theirs)
+    np.testing.assert_allclose(out.detach().numpy(), other.detach().numpy(), rtol=1e-14)
+    out.sum().backward()
+    other.sum().backward()
+    for x, y in zip(mine, theirs, strict=True):
+        assert x.grad is not None
+        np.testing.assert_allclose(x.grad.numpy(), y.grad.numpy(), rtol=1e-13)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("eps", [0.0, 0.3, -1.0, 0.7])
+def test_logit_with_eps_is_that_of_torch(eps: float) -> None:
+    torch = pytest.importorskip("torch")
+    points = [0.0, 1.0, 0.5, 0.25, -1.0, 2.0, np.nan, 0.3, 0.7]
+    mine = Tensor(np.array(points), requires_grad=True)
+    theirs = torch.tensor(points, dtype=torch.float64, requires_grad=True)
+    out, other = transcendental.logit(mine, eps), torch.logit(theirs, eps)
+    np.testing.assert_allclose(out.detach().numpy(), other.detach().numpy(), rtol=1e-13, atol=1e-15)
+    out.sum().backward()
+    other.sum().backward()
+    assert mine.grad is not None
+    np.testing.assert_allclose(mine.grad.numpy(), theirs.grad.numpy(), rtol=1e-13)
+
+
+ALIASES = {
+    "arccos": "acos", "arccosh": "acosh", "arcsin": "asin", "arcsinh": "asinh", "arctan": "atan", "arctan2": "atan2",
+    "arctanh": "atanh", "absolute": "abs", "clip": "clamp", "divide": "div", "true_divide": "div", "fix": "trunc",
+    "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "multiply": "mul", "negative": "neg",
+    "not_equal": "ne", "subtract": "sub",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("other", "name"), ALIASES.items())
+def test_other_names(other: str, name: str) -> None:
+    assert getattr(dg, other) is getattr(dg, name)
+    assert getattr(Tensor, other) is getattr(Tensor, name)
+    assert hasattr(Tensor, f"{other}_")

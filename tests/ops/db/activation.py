@@ -9,7 +9,7 @@ import numpy as np
 from distgrad.ops import activation
 
 from .elementwise import FLAGS, INTEGERS, one
-from .row import Op, Sample, Samples, Wrong
+from .row import Exempt, Op, Sample, Samples, Wrong
 
 
 def each(function: Callable[..., float]) -> Callable[..., Any]:
@@ -62,27 +62,27 @@ def gelu(x: float, approximate: str = "none") -> float:
     return 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def relu6(x: float) -> float:
-    return min(max(x, 0.0), 6.0)
+def not_bool(name: str) -> tuple[Wrong, ...]:
+    return (
+        Wrong(TypeError, rf"{name}\(\): argument 'input' must be Tensor, not float", 1.0),
+        Wrong(RuntimeError, f"{name} is not defined for bool tensors", FLAGS),
+    )
 
 
-def limited(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
-    limits = [x.dtype.type(limit) for limit in (min_val, max_val)]  # for integers without their fraction
-    return np.array([sorted((v, *limits))[1] for v in x.reshape(-1)], x.dtype).reshape(x.shape)
+def gates(rng: np.random.Generator) -> Iterator[Sample]:
+    yield Sample(rng.standard_normal((2, 6)))
+    yield Sample(rng.standard_normal((4, 3)), 0)
+    yield Sample(rng.standard_normal((2, 4, 3)), dim=1)
+    yield Sample(np.concatenate([np.ones(FAR.size), FAR]))
+    yield Sample(np.zeros((2, 0)))
+    yield Sample(np.zeros((0, 4)), 1)
 
 
-def beside_kinks(rng: np.random.Generator) -> Iterator[Sample]:
-    """Of all three pieces of ``hardsigmoid`` and its relatives, 0.3 at least from the joints."""
-    for size in ((2, 3), (), (4,), (0,), (2, 0, 3)):
-        yield Sample(rng.choice([-4.5, 0.0, 4.5], size) + rng.uniform(-1.2, 1.2, size))
-
-
-def with_limits(rng: np.random.Generator) -> Iterator[Sample]:
-    yield from one(0.2, 0.8)(rng)
-    yield from one(1.2, 4.0)(rng)
-    yield Sample(X, -0.5, 0.5)
-    yield Sample(X, min_val=1.0, max_val=8.0)
-    yield Sample(INTEGERS, -2.7, 3)
+def gated(x: Any, dim: int = -1) -> Any:
+    moved = np.moveaxis(x, dim, 0)
+    half = len(moved) // 2
+    out = [moved[i] * (1 + np.tanh(moved[half + i] / 2)) / 2 for i in range(half)]
+    return np.moveaxis(np.array(out).reshape(half, *moved.shape[1:]), 0, dim)
 
 
 ROWS = [
@@ -105,30 +105,6 @@ ROWS = [
         dtypes="only floating",
     ),
     Op(
-        activation.leaky_relu,
-        each(lambda x, negative_slope=0.01: x * (1 if x > 0 else negative_slope)),
-        then(one(0.1, 2.0), Sample(X, 0.3), Sample(X, negative_slope=-0.5)),
-        refused("leaky_relu"),
-        ("LeakyRelu",),
-        dtypes="only floating",
-    ),
-    Op(
-        activation.elu,
-        each(lambda x, alpha=1.0: x if x > 0 else alpha * math.expm1(x)),
-        then(one(0.1, 3.0), Sample(X, 0.7), Sample(X, alpha=-1.5), Sample(FAR[FAR != 0])),
-        refused("elu"),
-        ("Elu", "Exp"),
-        dtypes="only floating",
-    ),
-    Op(
-        activation.selu,
-        each(lambda x: 1.0507009873554805 * (x if x > 0 else 1.6732632423543772 * math.expm1(x))),
-        then(one(0.1, 3.0), Sample(FAR[FAR != 0])),
-        refused("selu"),
-        ("Elu",),
-        dtypes="only floating",
-    ),
-    Op(
         activation.gelu,
         each(gelu),
         then(SMOOTH, Sample(X, approximate="tanh"), Sample(FAR, approximate="tanh"), Sample(X, approximate="none")),
@@ -136,7 +112,7 @@ ROWS = [
             *refused("gelu"),
             Wrong(RuntimeError, "approximate argument must be either none or tanh, not 'erf'", X, approximate="erf"),
         ),
-        ("Gelu", "Erfc", "Exp", "Sigmoid"),
+        ("Gelu", "Erfc", "Exp", "Sigmoid", "Clamp"),
         dtypes="only floating",
     ),
     Op(
@@ -156,36 +132,39 @@ ROWS = [
         dtypes="only floating",
     ),
     Op(
-        activation.hardtanh,
-        limited,
-        with_limits,
+        activation.tanhshrink,
+        each(lambda x: x - math.tanh(x)),
+        SMOOTH,
+        not_bool("tanhshrink"),
+        ("Tanhshrink", "Tanh"),
+        dtypes="floating, not bool",
+    ),
+    Op(
+        activation.softsign,
+        each(lambda x: x / (1 + abs(x))),
+        then(one(0.1, 4.0), Sample(FAR[FAR != 0])),
+        not_bool("softsign"),
+        ("Softsign", "Abs"),
+        dtypes="floating, not bool",
+    ),
+    Op(
+        activation.glu,
+        gated,
+        gates,
         (
-            Wrong(TypeError, r"hardtanh\(\): argument 'input' must be Tensor, not float", 1.0),
-            Wrong(ValueError, "min_val cannot be greater than max_val, but they are 2.0 and 1.0", X, 2.0),
-            Wrong(RuntimeError, "Bool inputs not supported for hardtanh", FLAGS),
-            Wrong(RuntimeError, "unsigned type .uint8. with negative limits", np.ones(3, np.uint8)),
+            Wrong(TypeError, r"glu\(\): argument 'input' must be Tensor, not float", 1.0),
+            Wrong(RuntimeError, "glu is not defined for int64 tensors", np.zeros((2, 4), np.int64)),
+            Wrong(RuntimeError, "glu does not support scalars because halving size must be even", np.array(1.0)),
+            Wrong(RuntimeError, "Halving dimension must be even, but dimension 1 is size 3", np.zeros((2, 3))),
+            Wrong(RuntimeError, "Halving dimension must be even, but dimension 0 is size 3", np.zeros((3, 2)), -2),
+            Wrong(IndexError, r"expected to be in range of \[-2, 1\], but got 2", np.zeros((2, 4)), 2),
         ),
-        ("Hardtanh",),
-        dtypes="signed",
-    ),
-    Op(
-        activation.hardsigmoid,
-        each(lambda x: relu6(x + 3) / 6),
-        beside_kinks,
-        refused("hardsigmoid"),
-        ("Hardsigmoid",),
+        ("Glu", "Narrow", "Sigmoid"),
         dtypes="only floating",
-        # PyTorch keeps 1/6 in float32 in the gradient of float64 too
-        tolerance=(1e-9, 2e-5),
-    ),
-    Op(
-        activation.hardswish,
-        each(lambda x: x * relu6(x + 3) / 6),
-        beside_kinks,
-        refused("hardswish"),
-        ("Hardswish",),
-        dtypes="only floating",
+        lacks={"0-d": "there is no dimension to halve"},
     ),
 ]
 FAMILY = activation
-EXEMPT: list[Any] = []
+EXEMPT = [
+    Exempt(activation.gumbel_softmax, "random; test_gumbel_softmax"),
+]

@@ -129,7 +129,7 @@ ROWS = [
             Wrong(IndexError, "out of bounds", np.zeros(2), 5, 1.0),
             Wrong(TypeError, "can't assign a list to a Tensor", np.zeros(2), 0, [1.0]),
         ),
-        ("Copy", "CopySlices", "ZeroSlices", "IndexPut_", "ZeroAt"),
+        ("Copy", "CopySlices", "ZeroSlices", "IndexPut_"),
         name="setitem",
         torch=assigned_in_torch,
         dtypes="keeps the dtype of what it writes to; test_in_place_keeps_the_dtype",

@@ -7,24 +7,8 @@ import numpy as np
 
 from distgrad.ops import rearrange
 
-from .row import Op, Sample, Samples, Wrong
-
-DIM = "Dimension out of range"
-SCALAR: tuple[int, ...] = ()
-
-
-def calls(*cases: tuple[Any, ...]) -> Samples:
-    """Each case: the shape of the input, then the other arguments."""
-
-    def samples(rng: np.random.Generator) -> Iterator[Sample]:
-        for size, *rest in cases:
-            yield Sample(rng.standard_normal(size), *rest)
-
-    return samples
-
-
-def unpacked(values: tuple[Any, ...]) -> tuple[int, ...]:
-    return tuple(values[0]) if len(values) == 1 and not isinstance(values[0], int) else values
+from .row import Op, Sample, Wrong
+from .shape import DIM, SCALAR, calls, method, unpacked
 
 
 def from_places(x: Any, size: tuple[int, ...], source: Callable[[tuple[int, ...]], tuple[int, ...] | None]) -> Any:
@@ -50,6 +34,31 @@ def tiled(x: Any, *dims: Any) -> Any:
     return repeated(x, (1,) * (x.ndim - len(counts)) + counts)
 
 
+def each_repeated(x: Any, repeats: Any = None, dim: int | None = None, output_size: int | None = None) -> Any:
+    if repeats is None:
+        return np.array([i for i, n in enumerate(x.tolist()) for _ in range(n)], x.dtype)
+    if dim is None:
+        x, dim = np.array([x[place] for place in np.ndindex(x.shape)]), 0
+    slices = np.moveaxis(x, dim, 0)
+    counts = [int(n) for n in np.broadcast_to(repeats, len(slices))]
+    taken = [slices[i] for i, n in enumerate(counts) for _ in range(n)]
+    return np.moveaxis(np.array(taken).reshape(len(taken), *slices.shape[1:]), 0, dim)
+
+
+def repetitions(rng: np.random.Generator) -> Iterator[Sample]:
+    x = rng.standard_normal((3, 2))
+    yield Sample(x, 2)
+    yield Sample(x, 2, 0)
+    yield Sample(x, 3, -1)
+    yield Sample(x, 0, 1)
+    yield Sample(x, np.array([1, 2, 0]), 0)
+    yield Sample(x, np.array([1, 2, 0]), 0, output_size=3)
+    yield Sample(x, np.array([2]), 0)
+    yield Sample(x, np.array([2, 0], np.int32), 1)
+    yield Sample(rng.standard_normal(()), 3)
+    yield Sample(np.zeros((0, 2)), 2, 0)
+
+
 def flipped(x: Any, *dims: Any) -> Any:
     if not x.ndim:
         return x
@@ -57,6 +66,22 @@ def flipped(x: Any, *dims: Any) -> Any:
     return from_places(
         x, x.shape, lambda place: tuple(x.shape[d] - 1 - i if d in axes else i for d, i in enumerate(place))
     )
+
+
+def quarter_turns(x: Any, k: int = 1, dims: Any = (0, 1)) -> Any:
+    """One quarter after the other: the element at (i, j) of the plane comes from (j, last - i)."""
+    a, b = (d % x.ndim for d in dims)
+    for _ in range(k % 4):
+        size = list(x.shape)
+        size[a], size[b] = x.shape[b], x.shape[a]
+
+        def source(place: tuple[int, ...], last: int = x.shape[b] - 1) -> tuple[int, ...]:
+            at = list(place)
+            at[a], at[b] = place[b], last - place[a]
+            return tuple(at)
+
+        x = from_places(x, tuple(size), source)
+    return x
 
 
 def rolled(x: Any, shifts: Any, dims: Any = ()) -> Any:
@@ -73,39 +98,8 @@ def rolled(x: Any, shifts: Any, dims: Any = ()) -> Any:
     )
 
 
-def kept(x: Any, condition: Callable[[int, int], bool]) -> Any:
-    return from_places(x, x.shape, lambda place: place if condition(place[-2], place[-1]) else None)
-
-
-def on_diagonal(x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
-    a, b = dim1 % x.ndim, dim2 % x.ndim
-    rest = [d for d in range(x.ndim) if d not in (a, b)]
-    row, column = max(-offset, 0), max(offset, 0)
-    length = max(min(x.shape[a] - row, x.shape[b] - column), 0)
-
-    def source(place: tuple[int, ...]) -> tuple[int, ...]:
-        at = dict(zip(rest, place, strict=False)) | {a: place[-1] + row, b: place[-1] + column}
-        return tuple(at[d] for d in range(x.ndim))
-
-    return from_places(x, (*(x.shape[d] for d in rest), length), source)
-
-
-def diag(x: Any, diagonal: int = 0) -> Any:
-    if x.ndim == 2:
-        return on_diagonal(x, diagonal)
-    side = x.shape[0] + abs(diagonal)
-    return from_places(x, (side, side), lambda p: (min(p),) if p[1] - p[0] == diagonal else None)
-
-
-def method(name: str) -> Callable[..., Any]:
-    return lambda torch, x, *args: getattr(x, name)(*args)
-
-
-MATRICES = calls(
-    ((3, 4),), ((4, 3), 1), ((3, 3), -1), ((2, 3, 3), 2), ((2, 2), 9), ((2, 2), -9), ((0, 3),), ((2, 0, 2),)
-)
 KEPT = "takes dims; test_new_places_keep_the_dtype"
-NO_MATRIX = {"0-d": "there is no matrix: an error"}
+COUNTS = np.array([1, 2, 0])
 
 ROWS = [
     Op(
@@ -143,6 +137,26 @@ ROWS = [
         dtypes=KEPT,
     ),
     Op(
+        rearrange.repeat_interleave,
+        each_repeated,
+        repetitions,
+        (
+            Wrong(RuntimeError, "Repeats must be non-negative, but got -1", np.zeros(3), -1),
+            Wrong(RuntimeError, "repeats can not be negative", np.zeros(3), np.array([1, -2, 0])),
+            Wrong(RuntimeError, r"repeats.size\(0\) = 2 and input.size\(0\) = 3", np.zeros(3), np.array([1, 2]), 0),
+            Wrong(RuntimeError, "0-dim or 1-dim tensor", np.zeros(3), COUNTS[None], 0),
+            Wrong(RuntimeError, "allocated size does not match", np.zeros(3), COUNTS, 0, output_size=4),
+            Wrong(RuntimeError, "only accept 1D vector", np.array([[1]])),
+            Wrong(NotImplementedError, "for repeats of float64", np.zeros(3), np.ones(3), 0),
+            Wrong(IndexError, DIM, np.zeros(3), 2, 1),
+            Wrong(IndexError, "no dimension to go along", np.zeros(()), 2, 0),
+            Wrong(TypeError, "list", np.zeros(3), [1, 2, 0], 0),
+            Wrong(TypeError, "float", np.zeros(3), 2.0),
+        ),
+        ("IndexSelect", "IndexSelectAdjoint", "Expand", "View"),
+        dtypes=KEPT,
+    ),
+    Op(
         rearrange.flip,
         flipped,
         calls(((2, 3), (0,)), ((2, 3), [0, -1]), ((2, 3), ()), ((2, 3, 2), (1,)), (SCALAR, (0,)), ((0, 2), (0, 1))),
@@ -152,6 +166,43 @@ ROWS = [
         ),
         ("Flip",),
         dtypes=KEPT,
+    ),
+    Op(
+        rearrange.fliplr,
+        lambda x: flipped(x, 1),
+        calls(((2, 3),), ((2, 3, 2),), ((2, 0),)),
+        (Wrong(RuntimeError, "Input must be >= 2-d", np.zeros(3)),),
+        ("Flip",),
+        lacks={"0-d": "it has no columns: an error"},
+    ),
+    Op(
+        rearrange.flipud,
+        lambda x: flipped(x, 0),
+        calls(((3,),), ((2, 3),), ((0, 2),)),
+        (Wrong(RuntimeError, "Input must be >= 1-d", np.zeros(())),),
+        ("Flip",),
+        lacks={"0-d": "it has no rows: an error"},
+    ),
+    Op(
+        rearrange.rot90,
+        quarter_turns,
+        calls(
+            ((2, 3),),
+            ((2, 3), 2),
+            ((2, 3), 3),
+            ((2, 3), -1, (1, 0)),
+            ((2, 3), 4),
+            ((2, 3, 2), 5, (-1, 0)),
+            ((0, 2),),
+        ),
+        (
+            Wrong(RuntimeError, "expected total dims >= 2, but got total dims = 1", np.zeros(3)),
+            Wrong(RuntimeError, "expected total rotation dims == 2, but got dims = 1", np.zeros((2, 3)), 1, (0,)),
+            Wrong(RuntimeError, "to be different, but got dim0 = 0 and dim1 = -2", np.zeros((2, 3)), 1, (0, -2)),
+            Wrong(IndexError, DIM, np.zeros((2, 3)), 1, (0, 2)),
+        ),
+        ("Flip", "Permute", "Clone"),
+        lacks={"0-d": "there is no plane to turn: an error"},
     ),
     Op(
         rearrange.roll,
@@ -176,58 +227,6 @@ ROWS = [
         ),
         ("Roll",),
         dtypes=KEPT,
-    ),
-    Op(
-        rearrange.tril,
-        lambda x, diagonal=0: kept(x, lambda i, j: j - i <= diagonal),
-        MATRICES,
-        (
-            Wrong(RuntimeError, "tril: input tensor must have at least 2 dimensions", np.zeros(3)),
-            Wrong(TypeError, "float", np.zeros((3, 3)), 0.5),
-        ),
-        ("Tril",),
-        lacks=NO_MATRIX,
-    ),
-    Op(
-        rearrange.triu,
-        lambda x, diagonal=0: kept(x, lambda i, j: j - i >= diagonal),
-        MATRICES,
-        (Wrong(RuntimeError, "triu: input tensor must have at least 2 dimensions", np.zeros(3)),),
-        ("Triu",),
-        lacks=NO_MATRIX,
-    ),
-    Op(
-        rearrange.diagonal,
-        on_diagonal,
-        calls(
-            ((3, 4),),
-            ((3, 4), 1),
-            ((4, 3), -2),
-            ((2, 3, 4), 0, -2, -1),
-            ((2, 3, 4), 1, 2, 0),
-            ((2, 3, 2, 2), -1, 3, 1),
-            ((2, 2), 5),
-            ((2, 2), -2),
-            ((0, 3),),
-        ),
-        (
-            Wrong(RuntimeError, "diagonal dimensions cannot be identical 0, -2", np.zeros((3, 3)), 0, 0, -2),
-            Wrong(IndexError, DIM, np.zeros(3)),
-            Wrong(IndexError, DIM, np.zeros((3, 3)), 0, 0, 2),
-        ),
-        ("Diagonal", "DiagonalAdjoint"),
-        lacks=NO_MATRIX,
-    ),
-    Op(
-        rearrange.diag,
-        diag,
-        calls(((3,),), ((2,), 1), ((2,), -2), ((3, 4),), ((3, 4), 2), ((3, 2), -1), ((2, 2), 9), ((0,),), ((0,), 2)),
-        (
-            Wrong(RuntimeError, r"diag\(\): Supports 1D or 2D tensors. Got 3D", np.zeros((2, 2, 2))),
-            Wrong(RuntimeError, r"diag\(\): Supports 1D or 2D tensors. Got 0D", np.zeros(())),
-        ),
-        ("Diagonal", "DiagonalAdjoint"),
-        lacks=NO_MATRIX,
     ),
 ]
 FAMILY = rearrange

@@ -75,12 +75,40 @@ def dims(empty: bool = True, several: bool = True, positional: bool = True) -> S
     return samples
 
 
+def scattered(*functions: Callable[..., float]) -> Callable[..., Any]:
+    """References of ``var`` and its relatives: functions of values and a correction, with PyTorch's older arguments."""
+
+    def reference(x: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, correction: Any = None) -> Any:
+        if isinstance(dim, bool):
+            dim, unbiased = None, dim
+        if unbiased is not None:
+            correction = int(unbiased)
+        correction = 1 if correction is None else correction
+        found = tuple(over(lambda values, f=function: f(values, correction))(x, dim, keepdim) for function in functions)
+        return found if len(found) > 1 else found[0]
+
+    return reference
+
+
+def _deviation(values: list[float], correction: float) -> float:
+    return math.sqrt(_variance(values, correction))
+
+
+def _average(values: list[float], correction: float = 0) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
 def spreads(rng: np.random.Generator) -> Iterator[Sample]:
     x = distinct(rng, (3, 4))
     yield Sample(x)
     yield Sample(x, 0)
     yield Sample(x, (0, 1), correction=0, keepdim=True)
     yield Sample(x, 1, correction=2)
+    yield Sample(x, False)
+    yield Sample(x, 1, False, True)
+    yield Sample(x, [-1, 0], unbiased=True)
+    yield Sample(x, 0, correction=0.5)
+    yield Sample(distinct(rng, ()), correction=0)
     yield Sample(np.zeros((0, 3)), 1)
     yield Sample(np.zeros((3, 0)), 0)
 
@@ -93,65 +121,43 @@ def truths(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample(values, -1, keepdim=True)
     yield Sample(np.array(True))
     yield Sample(np.zeros((0, 3), bool), 0)
+    yield Sample(x, (0, 1))
+    yield Sample(np.array([math.nan, 0.0]))
 
 
-def chosen(function: Callable[[list[float]], float]) -> Callable[..., Any]:
-    """The first position of the extreme element."""
-    inner = over(lambda values: values.index(function(values)))
-
-    def reference(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-        out = inner(x, dim, keepdim).astype(np.int64)
-        return out.reshape((1,) * x.ndim) if dim is None and keepdim else out
-
-    return reference
-
-
-def with_indices(function: Callable[[list[float]], float]) -> Callable[..., Any]:
-    def reference(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-        if isinstance(dim, np.ndarray):
-            return np.where((x > dim) == (function([1.0, 2.0]) == 2.0), x, dim)
-        values = over(function)(x, dim, keepdim)
-        return values if dim is None else (values, chosen(function)(x, dim, keepdim))
-
-    return reference
-
-
-def best(x: Any, k: int, dim: int = -1, largest: bool = True) -> Any:
-    rows = np.moveaxis(x, dim, -1)
-    places = np.zeros((*rows.shape[:-1], k), np.int64)
-    for place in np.ndindex(rows.shape[:-1]):
-        order = sorted(
-            range(rows.shape[-1]), key=lambda i, row=rows[place]: -row[i].item() if largest else row[i].item()
-        )
-        places[place] = order[:k]
-    places = np.moveaxis(places, -1, dim)
-    return np.take_along_axis(x, places, dim), places
-
-
-def _shares(x: Any, dim: int) -> Any:
-    if not x.ndim:
-        return np.ones(())
-    powers = np.exp(x.astype(np.float64))
-    return np.divide(powers, powers.sum(axis=dim, keepdims=True))
-
-
-def softmaxes(rng: np.random.Generator) -> Iterator[Sample]:
-    for dim in (0, 1, -1):
-        yield Sample(distinct(rng, (2, 3, 2)), dim)
-    yield Sample(distinct(rng, ()), 0)
-    yield Sample(np.zeros((0, 3)), 1)
-    yield Sample(np.zeros((0, 3)), 0)
-    yield Sample(INTEGERS, 1, dtype=np.dtype(np.float64))
-
-
-def extremes(rng: np.random.Generator) -> Iterator[Sample]:
-    x = distinct(rng, (2, 4))
+def holes(rng: np.random.Generator) -> Iterator[Sample]:
+    x = distinct(rng, (3, 4))
+    x[0, 1] = x[2] = math.nan
     yield Sample(x)
-    yield Sample(x, 1)
-    yield Sample(x, 0, keepdim=True)
-    yield Sample(x, distinct(rng, (2, 4))[::-1] + 0.1)
-    yield Sample(distinct(rng, ()), 0)
+    yield Sample(x[:2], 1)
+    yield Sample(x, (0, 1), keepdim=True)
+    yield Sample(x[:2], -1, dtype=np.dtype(np.float64))
+    yield Sample(np.array(2.0))
     yield Sample(np.zeros((0, 3)), 1)
+
+
+def products(rng: np.random.Generator) -> Iterator[Sample]:
+    x = distinct(rng, (2, 3))
+    yield Sample(x)
+    yield Sample(x, 0)
+    yield Sample(x, -1, keepdim=True)
+    x = distinct(rng, (3, 4))
+    x[0, 1] = x[2, 2] = x[2, 3] = 0.0
+    yield Sample(x)
+    yield Sample(x[:2])
+    yield Sample(x, 0)
+    yield Sample(x, 1, True)
+    yield Sample(INTEGERS)
+    yield Sample(INTEGERS[1:], 0, dtype=np.dtype(np.float64))
+    yield Sample(INTEGERS > 0, 1)
+    yield Sample(np.array(2.0))
+    yield Sample(np.array(0.0), 0)
+    yield Sample(np.zeros((0, 3)))
+    yield Sample(np.zeros((0, 3)), 0)
+
+
+def counted(x: Any, dim: Any = None) -> Any:
+    return np.asarray(over(lambda values: sum(1 for v in values if v != 0))(x, dim), np.int64)
 
 
 OUT_OF_RANGE = r"Dimension out of range \(expected to be in range of \[-2, 1\], but got 2\)"
@@ -174,82 +180,82 @@ ROWS = [
             Sample(INTEGERS > 0),
             Sample(INTEGERS, dtype=np.dtype(np.float64)),
         ],
-        (out_of_range(), Wrong(RuntimeError, "multiple times", np.zeros((2, 3)), (1, -1))),
+        (
+            out_of_range(),
+            Wrong(RuntimeError, "dim 1 appears multiple times", np.zeros((2, 3)), (1, -1)),
+            Wrong(TypeError, "must be an int or a tuple of ints", np.zeros((2, 3)), 1.0),
+            Wrong(TypeError, "'keepdim' must be bool, not int; several dimensions", np.zeros((2, 3)), 0, 1),
+        ),
         ("Sum", "Expand", "View"),
         dtypes="sum",
     ),
     Op(
+        reduction.nansum,
+        lambda x, dim=None, keepdim=False, dtype=None: over(lambda v: math.fsum(e for e in v if e == e))(
+            x, dim, keepdim
+        ).astype(dtype or (np.int64 if x.dtype.kind != "f" else x.dtype)),
+        lambda rng: [*holes(rng), Sample(INTEGERS, 0)],
+        (out_of_range(),),
+        ("Nansum", "Mul"),
+        dtypes="sum",
+    ),
+    Op(
         reduction.mean,
-        lambda x, dim=None, keepdim=False, dtype=None: over(lambda v: math.fsum(v) / len(v) if v else math.nan)(
-            x.astype(dtype or x.dtype), dim, keepdim
-        ),
+        lambda x, dim=None, keepdim=False, dtype=None: over(_average)(x.astype(dtype or x.dtype), dim, keepdim),
         lambda rng: [*dims()(rng), Sample(INTEGERS, 1, dtype=np.dtype(np.float64))],
-        (out_of_range(), Wrong(RuntimeError, "could not infer output dtype", INTEGERS)),
+        (
+            out_of_range(),
+            Wrong(RuntimeError, "Input dtype must be", INTEGERS),
+            Wrong(RuntimeError, "Optional dtype must be", INTEGERS, dtype=np.dtype(np.int64)),
+        ),
         ("Mean",),
         dtypes="only floating",
     ),
     Op(
-        reduction.var,
-        over(_variance),
-        spreads,
-        (Wrong(RuntimeError, "dtype", INTEGERS),),
-        ("Mean", "Sum", "Mul"),
+        reduction.nanmean,
+        lambda x, dim=None, keepdim=False, dtype=None: over(lambda v: _average([e for e in v if e == e]))(
+            x, dim, keepdim
+        ),
+        holes,
+        (out_of_range(), Wrong(RuntimeError, "expected input to have floating point", INTEGERS)),
+        ("Nansum", "Div"),
         dtypes="only floating",
-        lacks={"0-d": "the variance of one element does not exist; test_var_of_one_element"},
     ),
     Op(
-        reduction.std,
-        over(lambda values, correction=1: math.sqrt(_variance(values, correction))),
-        spreads,
-        (Wrong(RuntimeError, "dtype", INTEGERS),),
-        ("Sqrt",),
-        dtypes="only floating",
-        lacks={"0-d": "the variance of one element does not exist; test_var_of_one_element"},
-    ),
-    *(
-        Op(
-            getattr(reduction, f"a{name}"),
-            over(function),
-            dims(empty=False),
-            (
-                Wrong(IndexError, f"a{name}.*non-zero size", np.zeros((0, 3)), 0),
-                out_of_range(),
-            ),
-            (f"A{name}", "Where"),
-            dtypes="same",
-        )
-        for name, function in {"max": max, "min": min}.items()
+        reduction.prod,
+        lambda x, dim=None, keepdim=False, dtype=None: over(math.prod)(x, dim, keepdim).astype(
+            dtype or (np.int64 if x.dtype.kind != "f" else x.dtype)
+        ),
+        products,
+        (
+            out_of_range(),
+            Wrong(TypeError, "'dim' .*must be int, not tuple", np.zeros((2, 3)), (0, 1)),
+            Wrong(TypeError, "keepdim needs dim", np.zeros((2, 3)), keepdim=True),
+        ),
+        ("Prod", "Cumprod", "Shift"),
+        dtypes="sum",
     ),
     *(
         Op(
             getattr(reduction, name),
-            with_indices(function),
-            extremes,
+            scattered(*functions),
+            spreads,
             (
-                Wrong(IndexError, "Expected reduction dim", np.zeros((0, 3)), 0),
-                Wrong(IndexError, "non-zero size", np.zeros((0, 3))),
+                Wrong(RuntimeError, f"{sentence} only support floating point", INTEGERS),
+                Wrong(TypeError, "'correction' or 'unbiased'", np.zeros((2, 3)), 0, True, correction=1),
+                Wrong(TypeError, "'unbiased' must be bool, not int", np.zeros((2, 3)), 0, 1),
+                Wrong(TypeError, "not bool", np.zeros((2, 3)), True, True),
                 out_of_range(),
             ),
-            (f"A{name}", "Gather", "ScatterAdd", f"{name.capitalize()}imum"),
-            dtypes="same",
+            (primitive, "Mean"),
+            dtypes="only floating",
         )
-        for name, function in {"max": max, "min": min}.items()
-    ),
-    *(
-        Op(
-            getattr(reduction, f"arg{name}"),
-            chosen(function),
-            lambda rng: [
-                *dims(empty=False, several=False)(rng),
-                Sample(INTEGERS, 1),
-                Sample(np.array([1, 3, 3, 1]), 0),
-                Sample(distinct(rng, (2, 2)), keepdim=True),
-            ],
-            (Wrong(IndexError, "Expected reduction dim", np.zeros((0, 3))), out_of_range()),
-            differentiable=False,
-            dtypes="to int64",
+        for name, sentence, primitive, functions in (
+            ("var", "std and var", "Var", (_variance,)),
+            ("std", "std and var", "Std", (_deviation,)),
+            ("var_mean", "var_mean", "Var", (_variance, _average)),
+            ("std_mean", "std_mean", "Std", (_deviation, _average)),
         )
-        for name, function in {"max": max, "min": min}.items()
     ),
     *(
         Op(
@@ -257,52 +263,28 @@ ROWS = [
             over(lambda values, function=function: bool(function(v != 0 for v in values))),
             truths,
             (out_of_range(),),
+            (name.capitalize(),),
             differentiable=False,
-            dtypes="any and all of uint8 give bool here and uint8 in PyTorch; test_truth_is_bool",
+            dtypes="bool, but uint8 of uint8; test_truth_of_uint8",
         )
         for name, function in {"any": any, "all": all}.items()
     ),
     Op(
-        reduction.topk,
-        best,
-        lambda rng: iter(
-            [
-                Sample(distinct(rng, (3, 5)), 2),
-                Sample(distinct(rng, (3, 5)), 2, 0),
-                Sample(distinct(rng, (3, 5)), 3, 1, False),
-                Sample(np.array([[3, 0, 7]], np.uint8), 2),
-                Sample(np.zeros((0, 3)), 1),
-                Sample(distinct(rng, (3,)), 0),
-            ]
-        ),
-        (Wrong(RuntimeError, "selected index k out of range", np.zeros((2, 3)), 4), out_of_range(1)),
-        ("Gather",),
-        dtypes="takes k; test_topk_orders_every_dtype",
-        lacks={"0-d": "there is no dimension to choose along"},
-    ),
-    Op(
-        reduction.softmax,
-        lambda x, dim, dtype=None: _shares(x, dim),
-        softmaxes,
+        reduction.count_nonzero,
+        counted,
+        lambda rng: [
+            Sample(INTEGERS),
+            Sample(INTEGERS, 1),
+            Sample(INTEGERS, (0, -1)),
+            Sample(np.array([[0.0, math.nan], [0.0, 1.0]]), 0),
+            Sample(np.array(True)),
+            Sample(np.array(0.0), 0),
+            Sample(np.zeros((0, 3)), 0),
+        ],
         (out_of_range(),),
-        ("Softmax",),
-        dtypes="takes dim; test_softmax_of_integers",
-    ),
-    Op(
-        reduction.log_softmax,
-        lambda x, dim, dtype=None: np.log(_shares(x, dim)),
-        softmaxes,
-        (out_of_range(),),
-        ("LogSoftmax",),
-        dtypes="takes dim; test_softmax_of_integers",
-    ),
-    Op(
-        reduction.logsumexp,
-        over(lambda values: math.log(math.fsum(map(math.exp, values))) if values else -math.inf),
-        dims(positional=False),
-        (out_of_range(),),
-        ("Exp", "Sum", "Log"),
-        dtypes="takes dim; test_softmax_of_integers",
+        ("CountNonzero",),
+        differentiable=False,
+        dtypes="to int64",
     ),
 ]
 FAMILY = reduction

@@ -128,6 +128,7 @@ def _floating(dtype: str) -> str:
 PROMOTIONS: dict[str, Callable[[str], str | None]] = {
     "same": lambda d: d,
     "floating": _floating,
+    "floating, not bool": lambda d: None if d == "bool" else _floating(d),
     "to bool": lambda d: "bool",
     "as with an int": lambda d: "int64" if d == "bool" else d,
     "to int64": lambda d: "int64",
@@ -144,5 +145,7 @@ PAIRS: dict[str, Callable[[str], str | None]] = {
     "common, floating": _floating,
     "common, only floating": lambda d: d if d.startswith("float") else None,
     "common, not floating": lambda d: None if d.startswith("float") else d,
+    "common, only integers": lambda d: None if d == "bool" or d.startswith("float") else d,
     "common to bool": lambda d: "bool",
+    "common to float64": lambda d: "float64",
 }
