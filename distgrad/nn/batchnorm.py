@@ -1,4 +1,4 @@
-"""Batch normalization layers (Ioffe and Szegedy, 2015)."""
+"""Batch normalization layers (Ioffe and Szegedy, 2015), and what they share with instance normalization."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor
-from ..ops.creation import empty, ones, zeros
 from . import functional as F
 from . import init
 from .module import Module
-from .parameter import Parameter
+from .parameter import Parameter, new_buffer, new_parameter
 
 
-class _BatchNorm(Module):
+class _NormBase(Module):
+    """Scale, shift and running statistics of channels: the state of batch and instance normalization."""
+
     _version = 2  # since when there is num_batches_tracked
     weight: Parameter | None
     bias: Parameter | None
@@ -29,9 +30,10 @@ class _BatchNorm(Module):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        device: Any = None,
+        dtype: Any = None,
         *,
         bias: bool = True,
-        dtype: Any = None,
     ) -> None:
         super().__init__()
         self.num_features = num_features
@@ -39,12 +41,13 @@ class _BatchNorm(Module):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        self.register_parameter("weight", Parameter(empty(num_features, dtype=dtype)) if affine else None)
-        self.register_parameter("bias", Parameter(empty(num_features, dtype=dtype)) if affine and bias else None)
+        size = (num_features,)
+        self.register_parameter("weight", new_parameter(size, device, dtype) if affine else None)
+        self.register_parameter("bias", new_parameter(size, device, dtype) if affine and bias else None)
         tracked = track_running_stats
-        self.register_buffer("running_mean", zeros(num_features, dtype=dtype) if tracked else None)
-        self.register_buffer("running_var", ones(num_features, dtype=dtype) if tracked else None)
-        self.register_buffer("num_batches_tracked", Tensor(np.zeros((), np.int64)) if tracked else None)
+        self.register_buffer("running_mean", new_buffer(size, 0, device, dtype) if tracked else None)
+        self.register_buffer("running_var", new_buffer(size, 1, device, dtype) if tracked else None)
+        self.register_buffer("num_batches_tracked", new_buffer((), 0, device, np.int64) if tracked else None)
         self.reset_parameters()
 
     def reset_running_stats(self) -> None:
@@ -62,6 +65,23 @@ class _BatchNorm(Module):
         if self.bias is not None:
             init.zeros_(self.bias)
 
+    def extra_repr(self) -> str:
+        """The arguments."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
+        )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        version = local_metadata.get("version")
+        if (version is None or version < 2) and self.num_batches_tracked is not None:
+            state_dict.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+class _BatchNorm(_NormBase):
     def _check_input(self, input: Tensor) -> None:
         raise NotImplementedError
 
@@ -91,17 +111,6 @@ class _BatchNorm(Module):
             eps=self.eps,
         )
 
-    def extra_repr(self) -> str:
-        """The arguments."""
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
-        )
-
-    def _complete_state_dict(self, state: dict[str, Any], prefix: str, version: int | None) -> None:
-        if (version is None or version < 2) and self.num_batches_tracked is not None:
-            state.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)
-
 
 class BatchNorm1d(_BatchNorm):
     """Normalizes each feature of (N, C) or (N, C, L) over the batch; see ``BatchNorm2d``."""
@@ -124,10 +133,19 @@ class BatchNorm2d(_BatchNorm):
         momentum: how far the running statistics move; None for their mean over all batches.
         affine: whether there are ``weight`` and ``bias``, each (C,).
         track_running_stats: without them the batch's statistics serve in evaluation too.
-        bias: whether there is a ``bias``, if ``affine``.
+        device: "cpu".
         dtype: of parameters and statistics, the default dtype without it.
+        bias: whether there is a ``bias``, if ``affine``.
     """
 
     def _check_input(self, input: Tensor) -> None:
         if input.ndim != 4:
             raise ValueError(f"expected 4D input (got {input.ndim}D input)")
+
+
+class BatchNorm3d(_BatchNorm):
+    """Normalizes each channel of (N, C, D, H, W); see ``BatchNorm2d``."""
+
+    def _check_input(self, input: Tensor) -> None:
+        if input.ndim != 5:
+            raise ValueError(f"expected 5D input (got {input.ndim}D input)")

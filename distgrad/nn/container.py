@@ -1,12 +1,13 @@
-"""Modules that hold modules."""
+"""Modules that hold modules: one after another, or by name."""
 
 from __future__ import annotations
 
 import operator
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, cast, overload
 
+from ..autograd import Tensor
 from .module import Module, _indented
 
 
@@ -107,6 +108,31 @@ class Sequential(_Numbered):
             return type(self)(OrderedDict(list(zip(self._modules, self._values(), strict=True))[index]))
         return self._values()[self._position(index)]
 
+    def _modules_of(self, other: Any) -> list[Module]:
+        if not isinstance(other, Sequential):
+            raise ValueError(f"add operator supports only objects of Sequential class, but {type(other)} is given.")
+        return list(other)
+
+    def __add__(self, other: Any) -> Sequential:
+        return Sequential(*self, *self._modules_of(other))
+
+    def __iadd__(self, other: Any) -> Self:
+        return self.extend(self._modules_of(other))
+
+    def __mul__(self, other: int) -> Sequential:
+        """The modules (not copies) ``other`` times in turn."""
+        if not isinstance(other, int):
+            raise TypeError(f"unsupported operand type(s) for *: {type(self)} and {type(other)}")
+        if other <= 0:
+            raise ValueError(f"Non-positive multiplication factor {other} for {type(self)}")
+        return Sequential(*list(self) * other)
+
+    def __rmul__(self, other: int) -> Sequential:
+        return self * other
+
+    def __imul__(self, other: int) -> Self:
+        return self.extend(list(self * other)[len(self) :])
+
     def forward(self, input: Any) -> Any:
         """The input through all modules in turn."""
         for module in self:
@@ -160,3 +186,78 @@ class ModuleList(_Numbered):
             for first, last, text in runs
         ]
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def _pairs(name: str, given: Any) -> list[tuple[Any, Any]]:
+    """The keys and values of a mapping or of a sequence of pairs."""
+    if isinstance(given, Mapping) or (isinstance(given, Module) and hasattr(given, "items")):
+        return list(given.items())
+    if not isinstance(given, Iterable) or isinstance(given, Tensor):
+        raise TypeError(
+            f"{name}.update should be called with an iterable of key/value pairs, but got {type(given).__name__}"
+        )
+    pairs = []
+    for place, pair in enumerate(given):
+        if not isinstance(pair, Iterable):
+            raise TypeError(f"{name} update sequence element #{place} should be Iterable; is {type(pair).__name__}")
+        entry = tuple(pair)
+        if len(entry) != 2:
+            raise ValueError(f"{name} update sequence element #{place} has length {len(entry)}; 2 is required")
+        pairs.append(entry)
+    return pairs
+
+
+class ModuleDict(Module):
+    """A dictionary of modules that the module around it knows, in the order in which they came. It cannot be called.
+
+    Args:
+        modules: what it holds at first, a mapping or a sequence of pairs.
+    """
+
+    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None) -> None:
+        super().__init__()
+        if modules is not None:
+            self.update(modules)
+
+    def __getitem__(self, key: str) -> Module:
+        return cast(Module, self._modules[key])
+
+    def __setitem__(self, key: str, module: Module) -> None:
+        self.add_module(key, module)
+
+    def __delitem__(self, key: str) -> None:
+        del self._modules[key]
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._modules
+
+    def clear(self) -> None:
+        """Takes everything out."""
+        self._modules.clear()
+
+    def pop(self, key: str) -> Module:
+        """Takes out and returns the module called ``key``."""
+        return cast(Module, self._modules.pop(key))
+
+    def keys(self) -> Iterable[str]:
+        """The names."""
+        return self._modules.keys()
+
+    def items(self) -> Iterable[tuple[str, Module]]:
+        """The names and modules."""
+        return cast(Iterable[tuple[str, Module]], self._modules.items())
+
+    def values(self) -> Iterable[Module]:
+        """The modules."""
+        return cast(Iterable[Module], self._modules.values())
+
+    def update(self, modules: Mapping[str, Module] | ModuleDict | Iterable[tuple[str, Module]]) -> None:
+        """Adds modules from a mapping or a sequence of pairs, in the place of those that have their names."""
+        for key, module in _pairs("ModuleDict", modules):
+            self[key] = module

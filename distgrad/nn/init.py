@@ -15,15 +15,19 @@ from ..autograd import Tensor, no_grad
 from ..autograd.tensor import Array
 from ..ops.random import Generator, default_generator
 
-_LINEAR = ("linear", "conv1d", "conv2d", "conv3d", "sigmoid")
+_LINEAR = (
+    "linear",
+    *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)),
+    "sigmoid",
+)
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     """The factor by which weights must be larger to keep the variance through ``nonlinearity``.
 
     Args:
-        nonlinearity: "linear", "conv1d", "conv2d", "conv3d", "sigmoid" (1), "tanh" (5/3), "relu" (sqrt 2),
-            "leaky_relu" (sqrt(2 / (1 + slope^2))) or "selu" (3/4, an empirical value).
+        nonlinearity: "linear", "sigmoid" or a convolution ("conv2d", "conv_transpose2d", ...) (1), "tanh" (5/3), "relu"
+            (sqrt 2), "leaky_relu" (sqrt(2 / (1 + slope^2))) or "selu" (3/4, an empirical value).
         param: the negative slope of "leaky_relu", 0.01 without it.
 
     Raises:
@@ -71,7 +75,13 @@ def _precision(tensor: Tensor) -> type[np.float32] | type[np.float64]:
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """Uniform in [a, b)."""
+    """Uniform in [a, b).
+
+    Raises:
+        RuntimeError: ``a`` is above ``b``.
+    """
+    if a > b:
+        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={a} > to={b}")
     drawn = _stream(generator).random(tuple(tensor.shape), dtype=_precision(tensor))
     drawn *= b - a
     drawn += a
@@ -79,7 +89,13 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generato
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """Normal with the given mean and standard deviation."""
+    """Normal with the given mean and standard deviation.
+
+    Raises:
+        RuntimeError: a negative standard deviation.
+    """
+    if std < 0.0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
     drawn = _stream(generator).standard_normal(tuple(tensor.shape), dtype=_precision(tensor))
     drawn *= std
     drawn += mean
@@ -142,6 +158,85 @@ def ones_(tensor: Tensor) -> Tensor:
 def zeros_(tensor: Tensor) -> Tensor:
     """0 everywhere."""
     return constant_(tensor, 0.0)
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """1 on the diagonal of a matrix and 0 elsewhere, so that a linear layer passes on as much of its input as it can.
+
+    Raises:
+        ValueError: the tensor is no matrix.
+    """
+    if tensor.ndim != 2:
+        raise ValueError(f"Only tensors with 2 dimensions are supported, and this one has {tensor.ndim}")
+    return _fill(tensor, np.eye(*tensor.shape))
+
+
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """1 in the middle of the kernel of each channel's own output and 0 elsewhere: a convolution that keeps its input.
+
+    Args:
+        tensor: the weight, (out, in, *kernel) with a kernel of 1 to 3 dimensions.
+        groups: in each of them the outputs keep the group's inputs, as many as there are.
+
+    Raises:
+        ValueError: another number of dimensions, or groups that do not divide the outputs.
+    """
+    if tensor.ndim not in (3, 4, 5):
+        raise ValueError(f"Only tensors with 3, 4, or 5 dimensions are supported, and this one has {tensor.ndim}")
+    if tensor.shape[0] % groups:
+        raise ValueError(f"dim 0 must be divisible by groups, and they are {tensor.shape[0]} and {groups}")
+    values = np.zeros(tuple(tensor.shape))
+    outputs = tensor.shape[0] // groups
+    middle = tuple(n // 2 for n in tensor.shape[2:])
+    for group in range(groups):
+        for channel in range(min(outputs, tensor.shape[1])):
+            values[(group * outputs + channel, channel, *middle)] = 1
+    return _fill(tensor, values)
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1, generator: Generator | None = None) -> Tensor:
+    """``gain`` times a random matrix with orthonormal rows, or columns where there are fewer (Saxe et al., 2013).
+
+    Args:
+        tensor: (rows, ...), whose other dimensions count as one.
+        gain: the factor.
+        generator: where the random numbers come from.
+
+    Raises:
+        ValueError: the tensor has fewer than 2 dimensions.
+    """
+    if tensor.ndim < 2:
+        raise ValueError(f"Only tensors with 2 or more dimensions are supported, and this one has {tensor.ndim}")
+    if not tensor.numel():
+        return tensor
+    shape = (tensor.shape[0], tensor.numel() // tensor.shape[0])
+    drawn = _stream(generator).standard_normal(shape)
+    q, r = np.linalg.qr(drawn if shape[0] >= shape[1] else drawn.T)
+    q *= np.sign(np.diag(r))  # makes the choice uniform (Mezzadri, 2006)
+    return _fill(tensor, gain * (q if shape[0] >= shape[1] else q.T).reshape(tensor.shape))
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> Tensor:
+    """Normal with mean 0, but for a share of each column, chosen at random, that is 0 (Martens, 2010).
+
+    Args:
+        tensor: a matrix.
+        sparsity: the share, rounded up to whole elements.
+        std: the standard deviation.
+        generator: where the random numbers come from.
+
+    Raises:
+        ValueError: the tensor is no matrix.
+    """
+    if tensor.ndim != 2:
+        raise ValueError(f"Only tensors with 2 dimensions are supported, and this one has {tensor.ndim}")
+    rows, columns = tensor.shape
+    stream = _stream(generator)
+    values = stream.standard_normal((rows, columns)) * std
+    zeros = min(math.ceil(sparsity * rows), rows)
+    for column in range(columns):
+        values[stream.permutation(rows)[:zeros], column] = 0
+    return _fill(tensor, values)
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:

@@ -1,38 +1,26 @@
 """``Module``: a tree of layers that knows its parameters, its buffers and its mode.
 
 What an attribute is decides where it goes: a ``Parameter`` into ``_parameters``, a ``Module`` into ``_modules``, a
-registered tensor into ``_buffers``, all else into the instance's dictionary. Everything else here walks those tables.
+``Buffer`` or registered tensor into ``_buffers``, all else into the instance's dictionary. Everything else here walks
+those tables. How a module is called is in ``module_hooks``, what it saves and loads in ``module_state``.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from ..autograd import Size, Tensor, no_grad
-from ..autograd.tensor import Handle
+from ..autograd import Tensor
 from ..ops import elementwise
+from ..ops.arguments import check_device
 from ..registry import nearest
-from .parameter import Parameter
+from .module_hooks import HookedCalls
+from .module_state import StatefulModule
+from .parameter import Buffer, Parameter
 
 T = TypeVar("T")
-PreHook = Callable[["Module", tuple[Any, ...]], Any]
-ForwardHook = Callable[["Module", tuple[Any, ...], Any], Any]
-
-
-class _IncompatibleKeys(NamedTuple):
-    """What ``load_state_dict`` returns: the names that were not found and those that had no place."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-    def __repr__(self) -> str:
-        if not self.missing_keys and not self.unexpected_keys:
-            return "<All keys matched successfully>"
-        return f"_IncompatibleKeys(missing_keys={self.missing_keys!r}, unexpected_keys={self.unexpected_keys!r})"
 
 
 def _type_name(value: object) -> str:
@@ -45,18 +33,27 @@ def _indented(text: str) -> str:
     return text.replace("\n", "\n  ")
 
 
-class Module:
+# The tables that hooks are entered into.
+_HOOK_TABLES = (
+    "_forward_pre_hooks",
+    "_forward_hooks",
+    "_backward_pre_hooks",
+    "_backward_hooks",
+    "_state_dict_pre_hooks",
+    "_state_dict_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+
+
+class Module(HookedCalls, StatefulModule):
     """The base of all layers and models, with the meaning of ``torch.nn.Module``.
 
     A subclass calls ``super().__init__()``, assigns its layers and parameters to attributes, and defines ``forward``.
     """
 
     training: bool
-    _version: int = 1  # of what state_dict holds; raised when a layer's entries change
     _frozen: bool = False  # set by nn.freeze: stays in evaluation mode under train()
-    _parameters: dict[str, Parameter | None]
-    _buffers: dict[str, Tensor | None]
-    _modules: dict[str, Module | None]
 
     def __init__(self) -> None:
         # past __setattr__, which needs the tables to be there
@@ -66,37 +63,16 @@ class Module:
             _buffers={},
             _non_persistent_buffers_set=set(),
             _modules={},
-            _forward_pre_hooks={},
-            _forward_hooks={},
+            **{name: {} for name in _HOOK_TABLES},
         )
 
-    # Computing -------------------------------------------------------------------------------------------------------
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: {} for name in _HOOK_TABLES} | state)
 
     def _forward_unimplemented(self, *input: Any) -> Any:
         raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     forward: Callable[..., Any] = _forward_unimplemented
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs ``forward`` between the hooks."""
-        for pre_hook in tuple(self._forward_pre_hooks.values()):
-            changed = pre_hook(self, args)
-            if changed is not None:
-                args = changed if isinstance(changed, tuple) else (changed,)
-        output = self.forward(*args, **kwargs)
-        for hook in tuple(self._forward_hooks.values()):
-            changed = hook(self, args, output)
-            if changed is not None:
-                output = changed
-        return output
-
-    def register_forward_pre_hook(self, hook: PreHook) -> Handle:
-        """Calls ``hook(module, args)`` before every ``forward``; what it returns, unless None, replaces ``args``."""
-        return Handle.add(self._forward_pre_hooks, hook)
-
-    def register_forward_hook(self, hook: ForwardHook) -> Handle:
-        """Calls ``hook(module, args, output)`` after every ``forward``; unless None, its result replaces the output."""
-        return Handle.add(self._forward_hooks, hook)
 
     # Attributes ------------------------------------------------------------------------------------------------------
 
@@ -210,6 +186,11 @@ class Module:
                     f"cannot assign '{_type_name(value)}' as parameter '{name}' (nn.Parameter or None expected)"
                 )
             self.register_parameter(name, None)
+        elif isinstance(value, Buffer):
+            if "_buffers" not in tables:
+                raise AttributeError("cannot assign buffer before Module.__init__() call")
+            self._forget(name, "_parameters", "_modules")
+            self.register_buffer(name, value, value.persistent)
         elif isinstance(value, Module):
             if "_modules" not in tables:
                 raise AttributeError("cannot assign module before Module.__init__() call")
@@ -367,6 +348,30 @@ class Module:
         found: Tensor = getattr(owner, name)
         return found
 
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Puts ``module`` in the place of a dotted name, ``"layer1.0.conv1"``.
+
+        Args:
+            target: the name. The module that holds it must exist.
+            module: what to put there.
+            strict: only in the place of a module that is there.
+
+        Raises:
+            ValueError: the name is empty, or ``module`` is not a Module.
+            AttributeError: there is no such module (or no holder of it), or something else has the name.
+        """
+        path, _, name = target.rpartition(".")
+        if not target:
+            raise ValueError("Cannot set the submodule without a target name!")
+        if not isinstance(module, Module):
+            raise ValueError(f"`module` is not an nn.Module, found {type(module)}")
+        parent = self.get_submodule(path)
+        if strict and not parent._has(name):
+            raise AttributeError(f"{type(parent).__name__} has no attribute `{name}`")
+        if parent._has(name) and not isinstance(getattr(parent, name), Module):
+            raise AttributeError(f"`{name}` is not an nn.Module")
+        setattr(parent, name, module)
+
     def _owner(self, target: str) -> tuple[Module, str]:
         path, _, name = target.rpartition(".")
         owner = self.get_submodule(path)
@@ -419,12 +424,20 @@ class Module:
 
     # The dtype -------------------------------------------------------------------------------------------------------
 
-    def _apply(self, convert: Callable[[Tensor], Tensor]) -> Self:
-        """Replaces the values of all parameters, their gradients and the buffers; the objects stay."""
-        for tensor in (*self.parameters(), *self.buffers()):
-            tensor.data = convert(tensor.data)
-            if tensor.grad is not None:
-                tensor.grad.data = convert(tensor.grad.data)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Replaces the values of all parameters, their gradients and the buffers by ``fn`` of them; the objects stay.
+
+        Args:
+            fn: gives a tensor for a tensor.
+            recurse: whether to go below this module.
+        """
+        for module in self.children() if recurse else ():
+            module._apply(fn)
+        for tensor in (*self._parameters.values(), *self._buffers.values()):
+            if tensor is not None:
+                tensor.data = fn(tensor.data)
+                if tensor.grad is not None:
+                    tensor.grad.data = fn(tensor.grad.data)
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
@@ -453,101 +466,23 @@ class Module:
         """Casts all floating-point parameters and buffers to float16."""
         return self.to(np.dtype(np.float16))
 
-    # The state -------------------------------------------------------------------------------------------------------
+    def type(self, dst_type: Any) -> Self:
+        """Casts all parameters and buffers, also those of integers, to ``dst_type``."""
+        return self._apply(lambda tensor: elementwise.to(tensor, np.dtype(dst_type)))
 
-    def _persistent(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of this module alone that are part of its state, parameters first."""
-        for name, parameter in self._parameters.items():
-            if parameter is not None:
-                yield name, parameter
-        for name, buffer in self._buffers.items():
-            if buffer is not None and name not in self._non_persistent_buffers_set:
-                yield name, buffer
+    def cpu(self) -> Self:
+        """The module itself: it is there already."""
+        return self.to("cpu")
 
-    def state_dict(
-        self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
-    ) -> dict[str, Any]:
-        """All parameters and persistent buffers by dotted name, in PyTorch's order, sharing memory with the module.
-
-        Args:
-            destination: where to put them, a new ``OrderedDict`` without it.
-            prefix: of all names.
-            keep_vars: give the tensors themselves instead of detached ones.
-        """
-        state: Any = destination
-        if state is None:
-            state = OrderedDict()
-            state._metadata = OrderedDict()
-        if hasattr(state, "_metadata"):
-            state._metadata[prefix[:-1]] = {"version": self._version}
-        for name, tensor in self._persistent():
-            state[prefix + name] = tensor if keep_vars else tensor.detach()
-        for name, module in self._modules.items():
-            if module is not None:
-                module.state_dict(destination=state, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
-        found: dict[str, Any] = state
-        return found
-
-    def _complete_state_dict(self, state: dict[str, Any], prefix: str, version: int | None) -> None:
-        """Adds to ``state`` what a layer of an older ``_version`` did not have. ``version`` is None if not recorded."""
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> _IncompatibleKeys:
-        """Copies values into the parameters and buffers, in place, cast to their dtypes.
-
-        Unlike PyTorch's, it copies everything or nothing: after an error the module is as it was.
-
-        Args:
-            state_dict: Tensors or ``ndarray`` values by the names of ``state_dict()``.
-            strict: whether the names must be exactly those.
-
-        Returns:
-            The names that were missing and those that were unexpected, both empty when ``strict``.
-
-        Raises:
-            TypeError: ``state_dict`` is not a mapping.
-            RuntimeError: names or shapes do not fit; the message lists them all.
-        """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
-        versions = getattr(state_dict, "_metadata", None) or {}
-        missing: list[str] = []
-        unexpected: list[str] = []
-        errors: list[str] = []
-        copies: list[tuple[Tensor, Tensor]] = []
-
-        def match(module: Module, state: dict[str, Any], prefix: str) -> None:
-            module._complete_state_dict(state, prefix, versions.get(prefix[:-1], {}).get("version"))
-            local = dict(module._persistent())
-            for name, target in local.items():
-                key = prefix + name
-                if key not in state:
-                    missing.append(key)
-                    continue
-                value = _loadable(key, state[key], target, errors)
-                if value is not None:
-                    copies.append((target, value))
-            for key in state:
-                head, dot, _ = key[len(prefix) :].partition(".")
-                if head not in (module._modules if dot else local):
-                    unexpected.append(key)
-            for name, child in module._modules.items():
-                if child is not None:
-                    below = f"{prefix}{name}."
-                    match(child, {key: value for key, value in state.items() if key.startswith(below)}, below)
-
-        match(self, dict(state_dict), "")
-        if strict:
-            for kind, keys in (("Unexpected", unexpected), ("Missing", missing)):
-                if keys:
-                    errors.insert(0, f"{kind} key(s) in state_dict: " + ", ".join(f'"{key}"' for key in keys) + ". ")
-        if errors:
-            raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors))
-        with no_grad():
-            for target, value in copies:
-                target.copy_(value)
-        return _IncompatibleKeys(missing, unexpected)
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
+        """Gives all parameters and buffers new memory without values, on ``device``, which is "cpu"."""
+        check_device(device)
+        return self._apply(lambda tensor: Tensor(np.empty_like(tensor._data)), recurse)
 
     # The text --------------------------------------------------------------------------------------------------------
+
+    def _get_name(self) -> str:
+        return type(self).__name__
 
     def extra_repr(self) -> str:
         """What stands between the parentheses of ``repr``; layers put their arguments here."""
@@ -557,27 +492,6 @@ class Module:
         extra = self.extra_repr()
         children = [f"({name}): {_indented(repr(module))}" for name, module in self._modules.items()]
         if not children and "\n" not in extra:
-            return f"{type(self).__name__}({extra})"
+            return f"{self._get_name()}({extra})"
         lines = [*(extra.split("\n") if extra else ()), *children]
-        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
-
-
-def _loadable(key: str, value: Any, target: Tensor, errors: list[str]) -> Tensor | None:
-    """``value`` as a tensor that can be copied into ``target``, or None after noting in ``errors`` why not."""
-    if not isinstance(value, (Tensor, np.ndarray)) or value.dtype.kind not in "biuf":
-        what = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else str(type(value))
-        errors.append(
-            f'While copying the parameter named "{key}", expected a Tensor or an array of numbers from checkpoint but '
-            f"received {what}"
-        )
-        return None
-    array = value._data if isinstance(value, Tensor) else value
-    if target.ndim == 0 and array.shape == (1,):
-        array = array.reshape(())  # PyTorch before 0.4 had no 0-d tensors
-    if array.shape != tuple(target.shape):
-        errors.append(
-            f"size mismatch for {key}: copying a param with shape {Size(array.shape)} from checkpoint, the shape in "
-            f"current model is {target.shape}."
-        )
-        return None
-    return Tensor(array)
+        return f"{self._get_name()}(\n  " + "\n  ".join(lines) + "\n)"

@@ -45,7 +45,9 @@ def test_without_gradients_it_still_learns_the_statistics() -> None:
     assert layer.running_mean.numpy().min() > 0.1
 
 
-@pytest.mark.parametrize(("kind", "right", "wrong"), [(nn.BatchNorm1d, "2D or 3D", 4), (nn.BatchNorm2d, "4D", 3)])
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong"), [(nn.BatchNorm1d, "2D or 3D", 4), (nn.BatchNorm2d, "4D", 3), (nn.BatchNorm3d, "5D", 4)]
+)
 def test_dimensions_are_checked(kind: Any, right: str, wrong: int) -> None:
     with pytest.raises(ValueError, match=rf"expected {right} input \(got {wrong}D input\)"):
         kind(2)(distgrad.ones(*[2] * wrong))
@@ -76,7 +78,13 @@ def test_dtype() -> None:
 @pytest.mark.parity
 @pytest.mark.parametrize("arguments", ARGUMENTS)
 @pytest.mark.parametrize(
-    ("name", "shape"), [("BatchNorm2d", (3, 4, 5, 2)), ("BatchNorm1d", (6, 4)), ("BatchNorm1d", (3, 4, 5))]
+    ("name", "shape"),
+    [
+        ("BatchNorm2d", (3, 4, 5, 2)),
+        ("BatchNorm1d", (6, 4)),
+        ("BatchNorm1d", (3, 4, 5)),
+        ("BatchNorm3d", (2, 4, 2, 3, 1)),
+    ],
 )
 @pytest.mark.parametrize("training", [True, False])
 def test_parity(

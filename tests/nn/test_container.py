@@ -73,3 +73,57 @@ def test_module_list_writes_equal_neighbours_once() -> None:
     modules = nn.ModuleList([nn.ReLU(), nn.ReLU(), nn.Tanh()])
     assert repr(modules) == "ModuleList(\n  (0-1): 2 x ReLU()\n  (2): Tanh()\n)"
     assert repr(nn.ModuleList()) == "ModuleList()"
+
+
+def test_sequentials_add_and_multiply() -> None:
+    a, b, c = nn.ReLU(), nn.Tanh(), nn.Sigmoid()
+    first, second = nn.Sequential(a, b), nn.Sequential(c)
+    assert list(first + second) == [a, b, c] and list(first) == [a, b]
+    assert list(first * 2) == [a, b, a, b] == list(2 * first)
+    first += second
+    assert list(first) == [a, b, c] and list(first._modules) == ["0", "1", "2"]
+    second *= 3
+    assert list(second) == [c, c, c]
+    with pytest.raises(ValueError, match="supports only objects of Sequential class, but <class 'list'> is given"):
+        _ = first + [a]  # noqa: RUF005
+    with pytest.raises(ValueError, match="Non-positive multiplication factor 0"):
+        first * 0
+    with pytest.raises(TypeError, match=r"unsupported operand type\(s\) for \*"):
+        first * 1.5  # type: ignore[operator]
+
+
+def test_module_dict() -> None:
+    a, b = nn.ReLU(), nn.Linear(1, 1)
+    modules = nn.ModuleDict({"a": a, "b": b})
+    assert modules["a"] is a and len(modules) == 2 and list(modules) == ["a", "b"] and "a" in modules
+    assert list(modules.keys()) == ["a", "b"] and list(modules.values()) == [a, b]
+    assert list(modules.items()) == [("a", a), ("b", b)] and list(modules.state_dict()) == ["b.weight", "b.bias"]
+    modules["c"] = nn.Tanh()
+    modules.update([("d", a), ["a", b]])
+    modules.update(nn.ModuleDict({"e": a}))
+    modules.update(OrderedDict(f=b))
+    assert list(modules) == ["a", "b", "c", "d", "e", "f"] and modules["a"] is b
+    assert modules.pop("d") is a
+    del modules["c"], modules["e"]
+    assert list(modules) == ["a", "b", "f"]
+    modules.clear()
+    assert len(modules) == 0 and repr(modules) == "ModuleDict()"
+    assert list(nn.ModuleDict([("z", a), ("y", b)])) == ["z", "y"]
+
+
+def test_what_a_module_dict_refuses() -> None:
+    modules = nn.ModuleDict()
+    with pytest.raises(KeyError, match="a"):
+        modules["a"]
+    with pytest.raises(TypeError, match="int is not a Module subclass"):
+        modules["a"] = 3  # type: ignore[assignment]
+    with pytest.raises(KeyError, match="attribute 'keys' already exists"):
+        modules["keys"] = nn.ReLU()
+    with pytest.raises(TypeError, match=r"ModuleDict.update should be called with an iterable .* but got int"):
+        modules.update(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="sequence element #0 should be Iterable; is int"):
+        modules.update([3])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="sequence element #1 has length 1; 2 is required"):
+        modules.update([("a", nn.ReLU()), ("b",)])  # type: ignore[list-item]
+    with pytest.raises(NotImplementedError, match='missing the required "forward"'):
+        modules(1)

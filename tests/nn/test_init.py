@@ -97,3 +97,63 @@ def test_gains_and_fans_are_pytorchs() -> None:
     for shape in ((3, 4), (5, 2, 3, 3)):
         fans = torch.nn.init._calculate_fan_in_and_fan_out(torch.empty(shape))
         assert init._calculate_fan_in_and_fan_out(distgrad.empty(*shape)) == fans
+
+
+def test_identity_matrices_and_kernels() -> None:
+    assert init.eye_(nn.Parameter(distgrad.ones(2, 3))).tolist() == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    layer = nn.Conv2d(4, 4, 3, padding=1, groups=2, bias=False)
+    init.dirac_(layer.weight, groups=2)
+    x = distgrad.randn(1, 4, 3, 3)
+    assert layer(x).tolist() == x.tolist()
+    assert init.dirac_(distgrad.empty(3, 2, 2)).tolist() == [[[0, 1], [0, 0]], [[0, 0], [0, 1]], [[0, 0], [0, 0]]]
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 2, 3), (1, 6), (3, 3)])
+def test_orthogonal_rows_or_columns(shape: tuple[int, ...]) -> None:
+    values = init.orthogonal_(distgrad.empty(*shape, dtype=np.float64), gain=2.0).numpy().reshape(shape[0], -1)
+    short = values if values.shape[0] <= values.shape[1] else values.T
+    np.testing.assert_allclose(short @ short.T, 4.0 * np.eye(len(short)), atol=1e-12)
+    assert init.orthogonal_(distgrad.empty(0, 3)).shape == (0, 3)
+
+
+def test_orthogonal_matrices_are_drawn_uniformly() -> None:
+    """The first element of a random direction in the plane has mean 0 and variance 1/2."""
+    generator = distgrad.Generator(0)
+    first = [init.orthogonal_(distgrad.empty(2, 2), generator=generator)[0, 0].item() for _ in range(2000)]
+    assert abs(np.mean(first)) < 0.06 and abs(np.var(first) - 0.5) < 0.03
+
+
+def test_sparse_columns() -> None:
+    values = init.sparse_(distgrad.empty(10, 300, dtype=np.float64), 0.25, std=0.5).numpy()
+    assert ((values == 0).sum(0) == 3).all()
+    assert abs(values[values != 0].std() - 0.5) < 0.03 and len({tuple(c) for c in (values == 0).T}) > 20
+    assert not init.sparse_(distgrad.empty(3, 2), 2.0).numpy().any()
+
+
+@pytest.mark.parametrize(
+    ("fill", "error", "message"),
+    [
+        (lambda: init.eye_(distgrad.empty(3)), ValueError, "Only tensors with 2 dimensions are supported"),
+        (lambda: init.sparse_(distgrad.empty(3), 0.1), ValueError, "Only tensors with 2 dimensions are supported"),
+        (lambda: init.dirac_(distgrad.empty(3, 2)), ValueError, "Only tensors with 3, 4, or 5 dimensions"),
+        (lambda: init.dirac_(distgrad.empty(3, 2, 1), 2), ValueError, "dim 0 must be divisible by groups, .* 3 and 2"),
+        (lambda: init.orthogonal_(distgrad.empty(3)), ValueError, "Only tensors with 2 or more dimensions"),
+        (lambda: init.uniform_(distgrad.empty(3), 2, 1), RuntimeError, "found from=2 > to=1"),
+        (lambda: init.normal_(distgrad.empty(3), 0, -1), RuntimeError, "normal expects std >= 0.0, but found std -1"),
+    ],
+)
+def test_what_is_refused(fill: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        fill()
+
+
+@pytest.mark.parity
+def test_identities_are_pytorchs() -> None:
+    torch = pytest.importorskip("torch")
+    for shape in ((2, 3), (4, 2)):
+        assert init.eye_(distgrad.empty(*shape)).tolist() == torch.nn.init.eye_(torch.empty(shape)).tolist()
+    for shape, groups in (((4, 2, 3), 2), ((3, 5, 2, 4), 1), ((6, 2, 3, 3, 2), 3)):
+        expected = torch.nn.init.dirac_(torch.empty(shape), groups)
+        assert init.dirac_(distgrad.empty(*shape), groups).tolist() == expected.tolist()
+    for name in ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"):
+        assert init.calculate_gain(name) == torch.nn.init.calculate_gain(name)

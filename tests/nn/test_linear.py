@@ -41,3 +41,28 @@ def test_identity_takes_anything() -> None:
 def test_parity(against_torch: Callable[..., None], shape: tuple[int, ...], bias: bool) -> None:
     torch = pytest.importorskip("torch")
     against_torch(nn.Linear(3, 2, bias=bias), torch.nn.Linear(3, 2, bias=bias), shape)
+
+
+def test_device() -> None:
+    assert nn.Linear(2, 3, True, "cpu", distgrad.float64).bias.dtype == np.float64
+    with pytest.raises(RuntimeError, match="there is no device 'cuda'"):
+        nn.Linear(2, 3, device="cuda")
+
+
+def test_bilinear_initial_values() -> None:
+    distgrad.manual_seed(0)
+    layer = nn.Bilinear(100, 5, 40)
+    assert layer.weight.shape == (40, 100, 5) and layer.bias.shape == (40,)
+    assert 0.095 < np.abs(layer.weight.detach().numpy()).max() <= 0.1
+    assert nn.Bilinear(2, 3, 4, bias=False).bias is None
+    with pytest.raises(ValueError, match="in1_features must be > 0"):
+        nn.Bilinear(0, 2, 3)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("lead", [(5,), (), (2, 3)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_bilinear_parity(against_torch: Callable[..., None], lead: tuple[int, ...], bias: bool) -> None:
+    torch = pytest.importorskip("torch")
+    ours, theirs = nn.Bilinear(3, 2, 4, bias=bias), torch.nn.Bilinear(3, 2, 4, bias=bias)
+    against_torch(ours, theirs, (*lead, 3), (*lead, 2))

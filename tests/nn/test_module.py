@@ -460,3 +460,66 @@ def test_text_is_pytorchs() -> None:
         return Net()
 
     assert repr(build(nn)) == repr(build(torch.nn))
+
+
+def test_setting_by_dotted_name() -> None:
+    module = Outer()
+    module.second = nn.Sequential(nn.ReLU())
+    new = nn.Tanh()
+    module.set_submodule("second.0", new)
+    assert module.second[0] is new
+    module.set_submodule("second.extra", nn.Identity())
+    assert list(module.second._modules) == ["0", "extra"]
+    module.set_submodule("first", new, strict=True)
+    assert module.first is new
+    with pytest.raises(ValueError, match="Cannot set the submodule without a target name!"):
+        module.set_submodule("", new)
+    with pytest.raises(ValueError, match=r"`module` is not an nn.Module, found <class 'int'>"):
+        module.set_submodule("first", 3)  # type: ignore[arg-type]
+    with pytest.raises(AttributeError, match="Sequential has no attribute `other`"):
+        module.set_submodule("second.other", new, strict=True)
+    with pytest.raises(AttributeError, match="Outer has no attribute `third`"):
+        module.set_submodule("third.x", new)
+    with pytest.raises(AttributeError, match=r"`weight` is not an nn.Module"):
+        module.set_submodule("weight", new)
+
+
+def test_type_casts_integers_too() -> None:
+    module = Outer()
+    assert module.type(np.float64) is module
+    assert {tensor.dtype for tensor in (*module.parameters(), *module.buffers())} == {np.dtype("float64")}
+    assert module.cpu() is module and module.weight.dtype == np.float64
+    assert module.to(device="cpu", dtype=distgrad.float32, non_blocking=True).weight.dtype == np.float32
+
+
+def test_new_memory_without_values() -> None:
+    module = Outer()
+    weight, memory, below = module.weight, module.weight.data_ptr(), module.first.scale.data_ptr()
+    assert module.to_empty(device="cpu", recurse=False) is module and module.weight is weight
+    assert weight.data_ptr() != memory and weight.shape == (2,) and module.first.scale.data_ptr() == below
+    module.to_empty(device="cpu")
+    assert module.first.scale.data_ptr() != below
+    with pytest.raises(RuntimeError, match="there is no device 'meta'"):
+        module.to_empty(device="meta")
+
+
+def test_a_subclass_may_apply_to_more() -> None:
+    class WithTable(Inner):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = distgrad.zeros(2)
+
+        def _apply(self, fn: Any, recurse: bool = True) -> Any:
+            self.table = fn(self.table)
+            return super()._apply(fn, recurse)
+
+    module = nn.Sequential(WithTable()).double()
+    assert module[0].table.dtype == module[0].scale.dtype == np.float64
+
+
+def test_a_name_of_ones_own() -> None:
+    class Named(nn.Module):
+        def _get_name(self) -> str:
+            return "Other"
+
+    assert repr(Named()) == "Other()"

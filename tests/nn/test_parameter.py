@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -57,3 +58,39 @@ def test_text_is_pytorchs() -> None:
     torch = pytest.importorskip("torch")
     values = [[1.5, -2.0], [3.0, 4e-6]]
     assert repr(nn.Parameter(distgrad.tensor(values))) == repr(torch.nn.Parameter(torch.tensor(values)))
+
+
+def test_a_parameter_of_nothing_is_empty() -> None:
+    assert nn.Parameter().shape == (0,) and nn.Parameter().requires_grad
+    assert nn.Buffer().shape == (0,) and not nn.Buffer().requires_grad
+
+
+def test_buffers_are_registered_by_assignment() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kept = nn.Buffer(distgrad.ones(2))
+            self.passing = nn.Buffer(distgrad.zeros(2), persistent=False)
+
+    net = Net()
+    assert [name for name, _ in net.named_buffers()] == ["kept", "passing"] and list(net.state_dict()) == ["kept"]
+    net.kept = distgrad.zeros(3)
+    assert net.state_dict()["kept"].shape == (3,)
+    net.passing = nn.Buffer(distgrad.ones(1))
+    assert list(net.state_dict()) == ["kept", "passing"]
+    assert not list(net.parameters()) and net.double().kept.dtype == np.float64
+    duplicate = copy.deepcopy(net)
+    assert isinstance(duplicate.passing, nn.Buffer) and duplicate.passing is not net.passing
+    again = pickle.loads(pickle.dumps(Net().passing))
+    assert isinstance(again, nn.Buffer) and not again.persistent and again.tolist() == [0.0, 0.0]
+
+    class Forgetful(nn.Module):
+        def __init__(self) -> None:
+            self.x = nn.Buffer(distgrad.ones(1))
+
+    with pytest.raises(AttributeError, match=r"cannot assign buffer before Module.__init__\(\) call"):
+        Forgetful()
+
+
+def test_buffers_print_as_tensors() -> None:
+    assert repr(nn.Buffer(distgrad.tensor([1.0]))) == "tensor([1.])"
