@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import distributed, optim
+from distgrad import distributed, optim, tensor, uint8
 from distgrad.checkpoint import CheckpointManager
 from distgrad.checkpoint import load as load_checkpoint
 from distgrad.checkpoint.format import MANIFEST
@@ -136,7 +136,7 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
             "optimizer": _arrays(sgd.state_dict()),
             "schedule": schedule.state_dict(),
             "sampler": sampler.state_dict(),
-            "generator": default_generator.get_state(),
+            "generator": default_generator.get_state().tolist(),
             "photos": len(train),
             "classes": train.classes,
         }
@@ -306,5 +306,5 @@ def _restore(
     sgd.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     sampler.load_state_dict(state["sampler"])
-    default_generator.set_state(state["generator"])
+    default_generator.set_state(tensor(state["generator"], dtype=uint8))
     return Position(**state["position"])

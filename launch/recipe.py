@@ -11,7 +11,7 @@ from distgrad import distributed, nn, optim
 from distgrad.data import ImageFolder, transforms
 from distgrad.distributed import Communicator
 from distgrad.errors import ConfigError, DataError, WeightsError
-from distgrad.models import MODELS, get_weight
+from distgrad.models import MODELS, get_model_weights
 from distgrad.models.state_dict_file import load_state_dict_file
 from distgrad.models.weights import Preprocessing
 
@@ -148,8 +148,9 @@ def _pretrained(settings: Settings) -> tuple[Mapping[str, Any], str]:
     """The values that ``model.weights`` names, and what to call them in an error."""
     if settings.model.weights != "default":
         return load_state_dict_file(settings.model.weights), settings.model.weights
-    name = f"{settings.model.name.replace('resnet', 'ResNet')}_Weights.DEFAULT"
-    return get_weight(name).get_state_dict(progress=distributed.local_rank() == 0), name
+    weights = get_model_weights(settings.model.name)
+    state = weights["DEFAULT"].get_state_dict(progress=distributed.local_rank() == 0)
+    return state, f"{weights.__name__}.DEFAULT"
 
 
 def optimizer(settings: Settings, network: nn.Module) -> optim.SGD:

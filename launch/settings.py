@@ -42,7 +42,7 @@ class RunSettings(Section):
 class ModelSettings(Section):
     """[model]: the network and where it starts; `fc` is always replaced by one output a class of the training data."""
 
-    name: Literal["resnet18", "resnet34"] = "resnet18"
+    name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = "resnet18"
     weights: str = Field(
         default="default",
         min_length=1,

@@ -109,7 +109,7 @@ def test_warmup_counts_epochs_or_steps(tmp_path: Path) -> None:
         ("data.resize_size", "100", "data.resize_size = 100 must be at least data.image_size (224)"),
         ("data.on_error", "ignore", "data.on_error = \"ignore\" must be one of 'raise' or 'skip'."),
         ("data.dataset", "digit", "must be one of 'folder' or 'digits' (did you mean 'digits'?)."),
-        ("model.name", "resnet50", "model.name = \"resnet50\" must be one of 'resnet18' or 'resnet34'"),
+        ("model.name", "resnet51", "model.name = \"resnet51\" must be one of 'resnet18', 'resnet34', 'resnet50', "),
         ("schedule.name", "cosin", "(did you mean 'cosine'?)."),
         ("schedule.gamma", "0", "schedule.gamma = 0 must be greater than 0 and at most 1, for example"),
         ("schedule.min_lr", "0.05", "schedule.min_lr = 0.05 must be less than optim.lr (0.05)"),
