@@ -114,7 +114,10 @@ class AccumulateGrad(Node):
     __slots__ = ("variable",)
 
     def __init__(self, variable: Tensor) -> None:
-        super().__init__(())
+        # what Node.__init__ does, but for the sequence
+        self.edges = ()
+        self.outputs = 1
+        self.hooks = self._metadata = None
         self.sequence = next(_leaf_sequence)
         self.variable = variable
 
@@ -420,14 +423,14 @@ def _leading_to(targets: set[Node], roots: Sequence[Node]) -> set[Node]:
                 if edge[0] not in seen:
                     seen.add(edge[0])
                     stack.append(edge[0])
-    leading, stack = set(roots), [node for node in targets if node in seen]
-    leading.update(stack)
+    stack = [node for node in targets if node in seen]
+    leading = set(stack)
     while stack:
         for user in users.get(stack.pop(), ()):
             if user not in leading:
                 leading.add(user)
                 stack.append(user)
-    return leading
+    return leading.union(roots)
 
 
 class _Probe(Node):

@@ -43,11 +43,22 @@ def check_history(tensor: Tensor, recorded: bool) -> None:
 def check(tensor: Tensor, recorded: bool) -> None:
     """``check_history``, and that the memory can be written, one element of the tensor at a time."""
     check_history(tensor, recorded)
-    if not tensor._data.flags.writeable:
+    if not tensor._data.flags.writeable and not _made_writeable(tensor._data):
         raise RuntimeError(
             "unsupported operation: the written-to tensor is read-only memory or more than one of its elements refers "
             "to a single memory location (expand). Please clone() the tensor before performing the operation."
         )
+
+
+def _made_writeable(array: Array) -> bool:
+    """Of a part of expanded memory: whether no two of its elements share a place, and the memory can be written."""
+    if any(stride == 0 and n > 1 for n, stride in zip(array.shape, array.strides, strict=True)):
+        return False
+    try:
+        array.flags.writeable = True
+    except ValueError:  # the memory itself is read-only
+        return False
+    return True
 
 
 def overwrite(tensor: Tensor, result: Tensor) -> Tensor:

@@ -454,6 +454,8 @@ class OperationNode(Node):
         """The VJPs of those operands that require a gradient."""
         primitive, plan, saved = self.primitive, self._plan, self._saved
         produced: list[Gradient | None] = [None] * len(self.edges)
+        if primitive.multiple and self.outputs == 1:
+            gradient = (gradient,)
         if gradient is None or (primitive.multiple and all(part is None for part in gradient)):
             return produced
         if create_graph or saved is None or not plan.plain:

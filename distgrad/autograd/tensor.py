@@ -100,6 +100,7 @@ class Tensor(_Slots):
     _retains_grad: bool = False
     _inference: bool = False
     _inherited: bool = False  # requires_grad is its base's: a view that was made without recording
+    _reshaped: bool = False  # a view of what it was before its own shape was changed: see ``ops.metadata``
     _batched: bool = False  # one sample of many, inside vmap: see ``func.batched``
 
     # ndarray (+) Tensor must end in Tensor.__radd__ rather than in an object array.
@@ -203,12 +204,13 @@ class Tensor(_Slots):
 
     def detach_(self) -> Tensor:
         """Takes the history from the tensor itself: it is a leaf then, which requires no gradient."""
-        if self._view is not None:
+        if self._is_view():
             raise RuntimeError(
                 "Can't detach views in-place: their history is that of their base. Use detach() instead, which gives a "
                 "tensor of its own in the same memory."
             )
-        self._node, self._output_nr, self._requires_grad, self._retains_grad = None, 0, False, False
+        for tensor in (self,) if self._view is None else (self, self._view.base):
+            tensor._node, tensor._output_nr, tensor._requires_grad, tensor._retains_grad = None, 0, False, False
         return self
 
     @property
@@ -227,7 +229,10 @@ class Tensor(_Slots):
     @property
     def requires_grad(self) -> bool:
         """Whether a gradient is wanted: set by the user on a leaf, inherited by everything computed from it."""
-        return self._requires_grad or (self._view is not None and self._view.base._requires_grad)
+        view = self._view
+        if view is None:
+            return self._requires_grad
+        return view.base._requires_grad or (self._requires_grad and not self._inherited)
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -246,7 +251,8 @@ class Tensor(_Slots):
                 "an inference tensor cannot require gradients: it was made inside inference_mode(); clone() it outside"
             )
         self._requires_grad = bool(value)
-        self._inherited = False
+        if self._inherited:
+            self._inherited, self._accumulator = False, None  # from here on it is a leaf with a gradient of its own
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Sets ``requires_grad`` in place and returns the tensor."""
@@ -310,17 +316,20 @@ class Tensor(_Slots):
     def _up_to_date(self) -> None:
         """Gives a view whose base has been changed in place the history that it has since."""
         view = self._view
-        if view is not None and view.version != self._counter[0]:  # type: ignore[index]
-            view.refresh(self)
+        if view is not None:
+            if view.version != self._counter[0]:  # type: ignore[index]
+                view.refresh(self)
+            if view.base._requires_grad is not self._requires_grad:
+                view.inherit(self)
 
     @property
     def _base(self) -> Tensor | None:
         """Of a view: the tensor whose memory it shares."""
-        return None if self._view is None else self._view.base
+        return self._view.base if self._view is not None and self._is_view() else None
 
     def _is_view(self) -> bool:
         """Whether the memory is that of another tensor, changes of which reach this one and its history."""
-        return self._view is not None
+        return self._view is not None and not self._reshaped
 
     def backward(
         self,
@@ -347,6 +356,7 @@ class Tensor(_Slots):
         Raises:
             RuntimeError: the tensor does not require a gradient.
         """
+        self._up_to_date()
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         if self._node is not None:
@@ -357,6 +367,7 @@ class Tensor(_Slots):
 
     def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> Handle:
         """Calls ``hook(tensor)`` each time a backward has added its final gradient to ``grad``. Leaves only."""
+        self._up_to_date()
         if self._node is not None or not self._requires_grad:
             raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
         if self._post_accumulate_hooks is None:
@@ -365,6 +376,7 @@ class Tensor(_Slots):
 
     def retain_grad(self) -> None:
         """Keeps the gradient of this non-leaf in ``grad`` as if it were a leaf."""
+        self._up_to_date()
         if not self.requires_grad:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
         if self._node is None or self._retains_grad:
@@ -414,7 +426,7 @@ class Tensor(_Slots):
     def __index__(self) -> int:
         if self._data.dtype.kind not in "iub" or self._data.size != 1:
             raise TypeError("only integer tensors of a single element can be converted to an index")
-        return int(self._data)
+        return int(self._data.item())
 
     def __hash__(self) -> int:
         return id(self)  # identity, as in PyTorch: == compares elements

@@ -61,9 +61,22 @@ class View:
             with set_grad_enabled(True):
                 fresh = replay(self.base, self.steps())
             tensor._node, tensor._output_nr, tensor._requires_grad = fresh._node, fresh._output_nr, True
+            if tensor._inherited:
+                tensor._inherited = False
         elif self.base._requires_grad:
             return  # nothing is recorded now: put off
         self.version = version
+
+    def inherit(self, tensor: Tensor) -> None:
+        """Follows a base that was told to require a gradient, or to do so no longer, after the view was made.
+
+        As in PyTorch the view then says the same of itself, but a gradient that arrives at it goes nowhere.
+        """
+        if self.base._requires_grad:
+            if tensor._data.dtype.kind == "f" and not tensor._inference:
+                tensor._requires_grad = tensor._inherited = True
+        elif tensor._inherited:
+            tensor._requires_grad = tensor._inherited = False
 
     def check(self, tensor: Tensor, what: str) -> None:
         """Refuses a recorded change that would have no meaning; ``what`` says whose it is."""

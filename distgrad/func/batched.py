@@ -2,7 +2,7 @@
 
 Inside ``vmap`` a function sees ``Batched`` tensors: their shape is that of one sample, their values (``_value``) have
 the batch in front. A primitive that meets one is handed over (``Interpreter``) to a rule that computes all samples at
-once (``batching``), or else to a loop over them. Levels nest: the value of one may be batched itself, by an outer vmap.
+once (``rules``), or else to a loop over them. Levels nest: the value of one may be batched itself, by an outer vmap.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from .. import ops
 from ..autograd import Tensor
 from ..autograd.grad_mode import mode
 from ..autograd.primitive import Primitive
-
-Rule = Callable[[Primitive, int, tuple[Any, ...], tuple[bool, ...], dict[str, Any]], Any]
-RULES: dict[str, Rule] = {}  # by the primitive's name; filled by ``batching``
+from . import indexing
+from .pytree import flatten, unflatten
+from .rules import RULES
+from .rules.common import looped
 
 
 class _Placeholder(np.ndarray[Any, Any]):
@@ -65,13 +66,28 @@ class Batched(Tensor):
         """The same samples without history."""
         return Batched(self._value.detach(), self._level)
 
+    def stride(self, dim: int | None = None) -> Any:
+        """Of one sample."""
+        array = physical(self)._data
+        strides = tuple(s // array.itemsize for s in array.strides[array.ndim - self.ndim :])
+        return strides if dim is None else strides[dim]
+
+    def is_contiguous(self) -> bool:
+        """Whether the elements of a sample lie in row-major order without gaps."""
+        step = 1
+        for n, found in zip(reversed(self._data.shape), reversed(self.stride()), strict=True):
+            if n != 1 and found != step:
+                return not self._data.size
+            step *= n
+        return True
+
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError(
             "vmap: this looks at the values of a tensor (item(), bool(), numpy(), tolist()), and inside vmap there are "
             "those of many samples. Use torch.where and the like instead of data-dependent control flow."
         )
 
-    numpy = item = tolist = __bool__ = __float__ = __int__ = __index__ = __array__ = _refuse
+    numpy = item = tolist = data_ptr = __bool__ = __float__ = __int__ = __index__ = __array__ = _refuse
 
     def backward(self, *args: Any, **kwargs: Any) -> Any:
         """Not inside vmap: use ``func.grad``."""
@@ -89,7 +105,7 @@ class Interpreter:
 
     def __init__(self) -> None:
         self.sizes: dict[int, int] = {}
-        self.randomness: list[str] = []
+        self.randomness: dict[int, str] = {}
 
     def __call__(self, primitive: Primitive, operands: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Runs ``primitive`` on all samples of the innermost level among the operands."""
@@ -119,6 +135,76 @@ class Interpreter:
             return call()
         finally:
             state.batching = self
+
+    def with_batches_of(self, input: Tensor, tensor: Tensor) -> Tensor:
+        """``tensor`` with memory of its own for each sample at the levels of ``input``."""
+        for level in levels_of(input):
+            tensor = batched_at(tensor, level, self._size(level))
+        return ops.clone(tensor)
+
+    def each_sample(self, operation: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """``operation`` of one sample after the other, at the innermost level among the arguments."""
+        leaves, structure = flatten((args, kwargs))
+        level = max(x._level for x in leaves if isinstance(x, Batched))
+        size = self._size(level)
+        if size == 0:
+            raise RuntimeError("vmap over no samples: an operation without a batching rule cannot tell the shape")
+        results = []
+        for k in range(size):
+            sample = [x._value[k] if isinstance(x, Batched) and x._level == level else x for x in leaves]
+            some, named = unflatten(sample, structure)
+            results.append(operation(*some, **named))
+        outs = [flatten(result)[0] for result in results]
+        together = [Batched(ops.stack(parts), level) for parts in zip(*outs, strict=True)]
+        return unflatten(together, flatten(results[0])[1])
+
+    # Indexing --------------------------------------------------------------------------------------------------------
+
+    has_batched_positions = staticmethod(indexing.has_batched_positions)
+    getitem = staticmethod(indexing.getitem)
+    setitem = staticmethod(indexing.setitem)
+    index_put = staticmethod(indexing.index_put)
+
+    # Random numbers --------------------------------------------------------------------------------------------------
+
+    def check_random(self) -> None:
+        """Before an operation draws numbers that all samples share.
+
+        Raises:
+            RuntimeError: ``randomness`` does not allow it.
+        """
+        self._refuse_error()
+        if "different" in self.randomness.values():
+            raise RuntimeError(
+                "vmap: this random operation cannot draw different numbers for each sample. Use randomness='same', or "
+                "draw them outside of vmap."
+            )
+
+    def _refuse_error(self) -> None:
+        if "error" in self.randomness.values():
+            raise RuntimeError(
+                "vmap: called random operation while in randomness error mode. Please either use the 'same' or "
+                "'different' randomness flags on vmap or perform the randomness operation out of vmap"
+            )
+
+    def draw(self, make: Callable[[tuple[int, ...]], Any]) -> Tensor:
+        """Numbers from ``make``, which is told the dimensions to put in front: of the levels where samples differ."""
+        self._refuse_error()
+        levels = [level for level in self.sizes if self.randomness[level] == "different"]
+        return _wrapped(Tensor(make(tuple(self.sizes[level] for level in levels))), levels)
+
+    def draw_from(self, parameter: Tensor, make: Callable[[Any], Any]) -> Tensor:
+        """Numbers whose distribution depends on ``parameter``, an array for ``make`` with all batches in front."""
+        self._refuse_error()
+        if any(self.randomness[level] == "same" for level in levels_of(parameter)):
+            raise RuntimeError(
+                "vmap: numbers cannot be the same for all samples when the parameters of their distribution differ "
+                "from sample to sample; use randomness='different'"
+            )
+        for level, size in self.sizes.items():
+            if self.randomness[level] == "different":
+                parameter = batched_at(parameter, level, size)
+        return _wrapped(Tensor(make(physical(parameter)._data)), levels_of(parameter))
 
     def everywhere(self, tensor: Tensor) -> Tensor:
         """``tensor`` with the dimension of every open level, so that each sample has a gradient of its own."""
@@ -179,18 +265,3 @@ def raised(tensor: Tensor, levels: Sequence[int]) -> Tensor:
     value = physical(tensor)
     moved = ops.permute(value, (*order, *range(len(own), value.ndim)))
     return _wrapped(moved, sorted(own))
-
-
-def looped(
-    primitive: Primitive, size: int, values: tuple[Any, ...], flags: tuple[bool, ...], keywords: dict[str, Any]
-) -> Any:
-    """One sample after the other: right for every primitive, and the slow way."""
-    if size == 0:
-        raise RuntimeError(f"vmap over no samples: {primitive.name} has no batching rule that could tell the shape")
-    results = [
-        primitive(*(x[k] if flag else x for x, flag in zip(values, flags, strict=True)), **keywords)
-        for k in range(size)
-    ]
-    if isinstance(results[0], tuple):
-        return tuple(ops.stack(parts) for parts in zip(*results, strict=True))
-    return ops.stack(results)

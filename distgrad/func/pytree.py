@@ -35,9 +35,8 @@ def unflatten(leaves: list[Any], structure: Structure) -> Any:
         items = [build(item) for item in below]
         if isinstance(kind, dict):
             return type(kind)(zip(kind, items, strict=True))
-        if hasattr(kind, "_fields"):  # a named tuple
-            return type(kind)(*items)
-        return type(kind)(items)
+        make = getattr(type(kind), "_make", type(kind))  # a named tuple takes its items one by one
+        return make(items)
 
     return build(structure)
 
@@ -55,10 +54,13 @@ def broadcast_prefix(prefix: Any, tree: Any, what: str) -> list[Any]:
         ValueError: ``prefix`` is not shaped like the beginning of ``tree``; ``what`` names it.
     """
     if isinstance(prefix, (tuple, list, dict)):
-        items = list(prefix.values()) if isinstance(prefix, dict) else list(prefix)
-        alike = isinstance(tree, dict) if isinstance(prefix, dict) else isinstance(tree, (tuple, list))
-        below = list(tree.values()) if isinstance(tree, dict) else list(tree) if alike else []
-        if not alike or len(items) != len(below):
+        if isinstance(prefix, dict):
+            alike = isinstance(tree, dict) and prefix.keys() == tree.keys()
+            pairs = [(prefix[key], tree[key]) for key in tree] if alike else []
+        else:
+            alike = isinstance(tree, (tuple, list)) and len(prefix) == len(tree)
+            pairs = list(zip(prefix, tree, strict=True)) if alike else []
+        if not alike:
             raise ValueError(f"{what} is {prefix!r}, which is not shaped like the {type(tree).__name__} that it is for")
-        return [value for a, b in zip(items, below, strict=True) for value in broadcast_prefix(a, b, what)]
+        return [value for a, b in pairs for value in broadcast_prefix(a, b, what)]
     return [prefix] * len(flatten(tree)[0])

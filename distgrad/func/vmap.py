@@ -11,8 +11,7 @@ from .. import ops
 from ..autograd import Tensor
 from ..autograd.grad_mode import mode
 from ..ops.shape import normalize_dim
-from . import batching  # noqa: F401  the rules
-from .batched import Batched, Interpreter, batched_at
+from .batched import Batched, Interpreter, batched_at, levels_of
 from .pytree import broadcast_prefix, flatten, unflatten
 
 _levels = itertools.count(1)
@@ -30,93 +29,111 @@ def vmap(
 
     Args:
         func: from tensors (nested in tuples, lists and dictionaries, and mixed with anything else) to tensors.
-        in_dims: which dimension of each argument to map over; None for one that all samples share. A number for all,
-            or nested as the arguments are.
-        out_dims: where the mapped dimension goes in each result.
+        in_dims: which dimension of each positional argument to map over; None for one that all samples share. A number
+            for all, or nested as the arguments are. Keyword arguments are shared, as in PyTorch.
+        out_dims: where the mapped dimension goes in each result; None for one that is the same for all samples.
         randomness: "error": random operations raise; "same": all samples see the same numbers; "different": each its
             own.
         chunk_size: how many samples at once, for less memory; all by default.
 
     Returns:
-        A function whose arguments and results have one dimension more.
+        A function whose mapped arguments and results have one dimension more.
 
     Raises:
-        ValueError: the mapped dimensions differ in length, there is none, or ``in_dims`` does not fit the arguments.
+        ValueError: the mapped dimensions differ in length or do not exist, there is none, ``in_dims`` or ``out_dims``
+            do not fit the arguments or results, or these are no tensors.
+        RuntimeError: another ``randomness``; inside, an operation that has to see values or that draws random numbers.
     """
     if randomness not in ("error", "same", "different"):
-        raise RuntimeError(
-            f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness!r}"
-        )
+        raise RuntimeError(f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"vmap: chunk_size should be None or greater than 0. (got {chunk_size})")
 
     @functools.wraps(func)
     def mapped(*args: Any, **kwargs: Any) -> Any:
-        leaves, structure, dims, size = _mapped_leaves(args, kwargs, in_dims)
+        leaves, structure, dims, size = _mapped_leaves(_name(func), args, in_dims)
+        run = functools.partial(_run, func, structure, kwargs, dims, out_dims=out_dims, randomness=randomness)
         if chunk_size is None or chunk_size >= size:
-            return _run(func, leaves, structure, dims, size, out_dims, randomness)
+            return run(leaves, size)
         results = []
         for start in range(0, size, chunk_size):
             length = min(chunk_size, size - start)
             part = [
                 ops.narrow(x, dim, start, length) if dim is not None else x for x, dim in zip(leaves, dims, strict=True)
             ]
-            results.append(_run(func, part, structure, dims, length, 0, randomness))
-        flat = [flatten(result)[0] for result in results]
-        outs = [ops.cat(parts, 0) for parts in zip(*flat, strict=True)]
-        result = unflatten(outs, flatten(results[0])[1])
-        places = broadcast_prefix(out_dims, result, "out_dims")
-        moved = [ops.movedim(x, 0, place) for x, place in zip(outs, places, strict=True)]
-        return unflatten(moved, flatten(results[0])[1])
+            results.append(run(part, length))
+        return _joined(results, out_dims)
 
     return mapped
 
 
-def _mapped_leaves(args: Any, kwargs: Any, in_dims: Any) -> tuple[list[Any], Any, list[int | None], int]:
-    """All arguments as leaves, which dimension of each is mapped, and how many samples there are."""
-    if not isinstance(in_dims, (int, tuple, list)):
-        raise ValueError(f"vmap: expected in_dims to be int or a (potentially nested) tuple, got {type(in_dims)}")
-    positional = broadcast_prefix(in_dims if isinstance(in_dims, int) else tuple(in_dims), args, "vmap: in_dims")
-    leaves, structure = flatten((args, kwargs))
-    # as in PyTorch, keyword arguments are mapped over their first dimension
-    wanted = positional + [0] * (len(leaves) - len(positional))
-    keywords = range(len(positional), len(leaves))
+def _name(func: Callable[..., Any]) -> str:
+    return getattr(func, "__name__", type(func).__name__)
+
+
+def _joined(results: list[Any], out_dims: Any) -> Any:
+    """The results of chunks, one behind the other where they were mapped."""
+    outs, structure = [flatten(result)[0] for result in results], flatten(results[0])[1]
+    places = broadcast_prefix(out_dims, results[0], "vmap: out_dims")
+    joined = [
+        parts[0] if place is None else ops.cat(list(parts), place)
+        for parts, place in zip(zip(*outs, strict=True), places, strict=True)
+    ]
+    return unflatten(joined, structure)
+
+
+def _mapped_leaves(name: str, args: Any, in_dims: Any) -> tuple[list[Any], Any, list[int | None], int]:
+    """The positional arguments as leaves, which dimension of each is mapped, and how many samples there are."""
+    where = f"vmap({name}, in_dims={in_dims}, ...)(<inputs>)"
+    if not isinstance(in_dims, (int, tuple)):
+        raise ValueError(
+            f"{where}: expected `in_dims` to be int or a (potentially nested) tuple matching the structure of inputs, "
+            f"got: {type(in_dims)}."
+        )
+    if not args:
+        raise ValueError(
+            f"vmap({name})(<inputs>): got no inputs. Maybe you forgot to add inputs, or you are trying to vmap over a "
+            "function with no inputs. The latter is unsupported."
+        )
+    wanted = broadcast_prefix(in_dims, args, f"{where}: in_dims is not compatible with the structure of `inputs`: it")
+    leaves, structure = flatten(args)
     dims: list[int | None] = []
-    sizes = set()
-    for number, (x, dim) in enumerate(zip(leaves, wanted, strict=True)):
-        if dim is None or (not isinstance(x, Tensor) and number in keywords):
+    sizes = []
+    for x, dim in zip(leaves, wanted, strict=True):
+        if dim is None:
             dims.append(None)
             continue
+        if not isinstance(dim, int):
+            raise ValueError(f"{where}: Got in_dim={dim} for an input but in_dim must be either an integer or None.")
         if not isinstance(x, Tensor):
-            if isinstance(in_dims, int):
-                dims.append(None)
-                if len(leaves) == 1:
-                    raise ValueError(f"vmap: got in_dim={dim} for an input of type {type(x).__name__}, not a Tensor")
-                continue
             raise ValueError(
-                f"vmap: Got in_dim={dim} for an input but the input is of type {type(x).__name__}. We cannot vmap over "
+                f"{where}: Got in_dim={dim} for an input but the input is of type {type(x)}. We cannot vmap over "
                 "non-Tensor arguments, please use None as the respective in_dim"
             )
-        if x.ndim == 0:
-            raise ValueError(f"vmap: Got in_dim={dim} for an input of no dimension: there is nothing to map over")
+        if not -x.ndim <= dim < x.ndim:
+            raise ValueError(
+                f"{where}: Got in_dim={dim} for some input, but that input is a Tensor of dimensionality {x.ndim} so "
+                f"expected in_dim to satisfy -{x.ndim} <= in_dim < {x.ndim}."
+            )
         axis = normalize_dim(dim, x.ndim)
         dims.append(axis)
-        sizes.add(x.shape[axis])
+        sizes.append(x.shape[axis])
     if not sizes:
-        raise ValueError("vmap: at least one argument has to be mapped over, and none is")
-    if len(sizes) > 1:
+        raise ValueError(f"{where}: at least one argument has to be mapped over, and in_dims is None for all of them")
+    if len(set(sizes)) > 1:
         raise ValueError(
             "vmap: Expected all tensors to have the same size in the mapped dimension, got sizes "
-            f"{[x.shape[d] for x, d in zip(leaves, dims, strict=True) if d is not None]} for the mapped dimension"
+            f"{sizes} for the mapped dimension"
         )
-    return leaves, structure, dims, sizes.pop()
+    return leaves, structure, dims, sizes[0]
 
 
 def _run(
     func: Callable[..., Any],
-    leaves: list[Any],
     structure: Any,
+    kwargs: dict[str, Any],
     dims: list[int | None],
+    leaves: list[Any],
     size: int,
     out_dims: Any,
     randomness: str,
@@ -126,23 +143,52 @@ def _run(
     interpreter = before if isinstance(before, Interpreter) else Interpreter()
     level = next(_levels)
     inside = [x if dim is None else Batched(ops.movedim(x, dim, 0), level) for x, dim in zip(leaves, dims, strict=True)]
-    args, kwargs = unflatten(inside, structure)
+    args = unflatten(inside, structure)
     interpreter.sizes[level] = size
-    interpreter.randomness.append(randomness)
+    interpreter.randomness[level] = randomness
     state.batching = interpreter
     try:
         result = func(*args, **kwargs)
         outs, out_structure = flatten(result)
-        for out in outs:
-            if not isinstance(out, Tensor):
-                raise ValueError(
-                    f"vmap: the function must return tensors (in tuples, lists or dictionaries), got "
-                    f"{type(out).__name__}"
-                )
-        values = [batched_at(out, level, size)._value for out in outs]
+        places = _places(_name(func), result, out_dims)
+        values = [_value(_name(func), out, place, level, size) for out, place in zip(outs, places, strict=True)]
     finally:
         del interpreter.sizes[level]
-        interpreter.randomness.pop()
+        del interpreter.randomness[level]
         state.batching = before
-    places = broadcast_prefix(out_dims, result, "vmap: out_dims")
-    return unflatten([ops.movedim(x, 0, p) for x, p in zip(values, places, strict=True)], out_structure)
+    moved = [x if place is None else ops.movedim(x, 0, place) for x, place in zip(values, places, strict=True)]
+    return unflatten(moved, out_structure)
+
+
+def _places(name: str, result: Any, out_dims: Any) -> list[int | None]:
+    """Where each result's mapped dimension goes."""
+    if isinstance(out_dims, tuple) and len(out_dims) == 1 and isinstance(result, Tensor):
+        out_dims = out_dims[0]  # of a single result, as PyTorch takes it
+    where = f"vmap({name}, ..., out_dims={out_dims})"
+    places = broadcast_prefix(
+        out_dims, result, f"{where}(<inputs>): out_dims is not compatible with the structure of `outputs`: it"
+    )
+    for place in places:
+        if place is not None and not isinstance(place, int):
+            raise ValueError(
+                f"{where}: `out_dims` must be an int, None or a python collection of ints representing where in the "
+                "outputs the vmapped dimension should appear."
+            )
+    return places
+
+
+def _value(name: str, out: Any, place: int | None, level: int, size: int) -> Any:
+    """A result with its batch in front; without one where ``place`` is None."""
+    if place is None:
+        if isinstance(out, Tensor) and level in levels_of(out):
+            raise ValueError(
+                f"vmap({name}, ...): `{name}` can not return a BatchedTensor when out_dim is None: the result differs "
+                "from sample to sample"
+            )
+        return out
+    if not isinstance(out, Tensor):
+        raise ValueError(
+            f"vmap({name}, ...): `{name}` must only return Tensors, got type {type(out)}. Did you mean to set "
+            "out_dims= to None for output?"
+        )
+    return batched_at(out, level, size)._value

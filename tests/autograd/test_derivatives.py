@@ -189,3 +189,14 @@ def test_which_graphs_can_be_walked_twice(name: str) -> None:
         return True
 
     assert twice(dg) == twice(torch)
+
+
+def test_a_root_that_others_lead_through() -> None:
+    """One result of an operation is itself asked about, another is used further on: both count."""
+    x = dg.tensor([[0.0, 1.0], [2.0, 3.0]], dtype=dg.float64, requires_grad=True)
+    a, b = dg.unbind(x * 1.0)
+    (g,) = dg.autograd.grad([a, dg.exp(b[:1])], x, [dg.ones(2), dg.ones(1)])
+    np.testing.assert_allclose(g.numpy(), [[1.0, 1.0], [np.exp(2.0), 0.0]])
+    y = x.exp()
+    (g,) = dg.autograd.grad([y, (y * y).sum()], x, [dg.ones(2, 2), dg.tensor(1.0)])
+    np.testing.assert_allclose(g.numpy(), np.exp(x.detach().numpy()) + 2 * np.exp(2 * x.detach().numpy()))

@@ -1,0 +1,65 @@
+"""``distgrad/API.md`` says which of PyTorch's names exist here: it is held to the code, and to PyTorch where it is."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import distgrad
+
+
+def api_table() -> ModuleType:
+    path = Path(__file__).parent / "parity" / "api_table.py"
+    specification = importlib.util.spec_from_file_location("api_table", path)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+TABLE = api_table()
+RECORDED = TABLE.recorded(TABLE.FILE.read_text())
+
+
+@pytest.mark.parametrize("namespace", TABLE.NAMESPACES)
+def test_the_page_says_what_is_so(namespace: str) -> None:
+    here, missing = RECORDED[namespace]
+    owner = TABLE.resolve(TABLE.NAMESPACES[namespace])
+    assert here
+    assert [name for name in here if not TABLE.exists(owner, name)] == []
+    assert [name for name in missing if TABLE.exists(owner, name)] == []
+
+
+def test_the_page_is_written_as_the_generator_writes_it() -> None:
+    assert TABLE.FILE.read_text() == TABLE.render(
+        lambda namespace: sorted([*RECORDED[namespace][0], *RECORDED[namespace][1]])
+    )
+
+
+@pytest.mark.parity
+def test_the_page_knows_all_of_pytorch() -> None:
+    pytest.importorskip("torch")
+    current = TABLE.render(lambda namespace: TABLE.public_names(TABLE.resolve(namespace)))
+    assert TABLE.FILE.read_text() == current, "python tests/parity/api_table.py writes it anew"
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("distgrad.softmx", "module 'distgrad' has no attribute 'softmx': it is not in distgrad; .* 'softmax'"),
+        ("distgrad.nn.Conv2D", r"module 'distgrad\.nn' has no attribute 'Conv2D': .* 'Conv2d'"),
+        ("distgrad.nn.functional.rellu", r"'distgrad\.nn\.functional' has no attribute 'rellu': .* 'relu'"),
+        ("distgrad.optim.Adamm", r"module 'distgrad\.optim' has no attribute 'Adamm': .* 'Adam'"),
+        ("distgrad.autograd.gradd", r"module 'distgrad\.autograd' has no attribute 'gradd': .* 'grad'"),
+        ("distgrad.linalg.invv", r"module 'distgrad\.linalg' has no attribute 'invv': .* 'inv'"),
+        ("distgrad.func.vmapp", r"module 'distgrad\.func' has no attribute 'vmapp': .* 'vmap'"),
+        ("distgrad.ones(1).sumn", "'Tensor' object has no attribute 'sumn': it is not in distgrad; .* 'sum'"),
+        ("distgrad.qqqq", "module 'distgrad' has no attribute 'qqqq': it is not in distgrad$"),
+    ],
+)
+def test_a_missing_name_says_so_and_names_the_nearest(expression: str, message: str) -> None:
+    with pytest.raises(AttributeError, match=message):
+        eval(expression, {"distgrad": distgrad})
