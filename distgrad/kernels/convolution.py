@@ -277,8 +277,11 @@ class _Window:
     def blocks(self) -> Iterator[_Block]:
         """Cut the output into blocks whose columns take about ``_BLOCK_BYTES``, or the weight's bytes if more."""
         itemsize = self.dtype.itemsize
+        # Of a small input the blocks would be what the peak of a training step is made of: half as large then.
+        input_bytes = self.images * self.channels * self.height * self.width * itemsize
+        block_bytes = min(_BLOCK_BYTES, max(_BLOCK_BYTES // 2, input_bytes))
         row_bytes = max(1, self.channels * self.kh * self.kw * self.out_w * itemsize)
-        rows_at_once = max(1, max(_BLOCK_BYTES, self.weight_size * itemsize) // row_bytes)
+        rows_at_once = max(1, max(block_bytes, self.weight_size * itemsize) // row_bytes)
         images = max(1, rows_at_once // self.out_h)
         rows = min(rows_at_once, self.out_h)
         for image in range(0, self.images, images):
