@@ -56,6 +56,18 @@ def test_the_page_knows_all_of_pytorch() -> None:
         ("distgrad.autograd.gradd", r"module 'distgrad\.autograd' has no attribute 'gradd': .* 'grad'"),
         ("distgrad.linalg.invv", r"module 'distgrad\.linalg' has no attribute 'invv': .* 'inv'"),
         ("distgrad.func.vmapp", r"module 'distgrad\.func' has no attribute 'vmapp': .* 'vmap'"),
+        ("distgrad.nn.init.xavier_uniform", r"'distgrad\.nn\.init' has no attribute .* 'xavier_uniform_'"),
+        ("distgrad.nn.utils.clip_grad_norm", r"'distgrad\.nn\.utils' has no attribute .* 'clip_grad_norm_'"),
+        ("distgrad.nn.utils.rnn.pack_seq", r"'distgrad\.nn\.utils\.rnn' has no attribute .* 'pack_sequence'"),
+        ("distgrad.optim.lr_scheduler.StepLRR", r"'distgrad\.optim\.lr_scheduler' has no attribute .* 'StepLR'"),
+        ("distgrad.optim.swa_utils.update_b", r"'distgrad\.optim\.swa_utils' has no attribute .* 'update_bn'"),
+        ("distgrad.autograd.functional.hessiann", r"'distgrad\.autograd\.functional' has no .* 'hessian'"),
+        ("distgrad.autograd.graph.saved_tensor_hooks", r"'distgrad\.autograd\.graph' has no .* 'saved_tensors_hooks'"),
+        ("distgrad.utils.checkpont", r"'distgrad\.utils' has no attribute .* 'checkpoint'"),
+        ("distgrad.utils.checkpoint.checkpont", r"'distgrad\.utils\.checkpoint' has no attribute .* 'checkpoint'"),
+        ("distgrad.models.resnet19", r"'distgrad\.models' has no attribute .* 'resnet18'"),
+        ("distgrad.data.DataLoade", r"'distgrad\.data' has no attribute .* 'DataLoader'"),
+        ("distgrad.distributed.allreduce", r"'distgrad\.distributed' has no attribute .* 'all_reduce'"),
         ("distgrad.ones(1).sumn", "'Tensor' object has no attribute 'sumn': it is not in distgrad; .* 'sum'"),
         ("distgrad.qqqq", "module 'distgrad' has no attribute 'qqqq': it is not in distgrad$"),
     ],
@@ -63,3 +75,11 @@ def test_the_page_knows_all_of_pytorch() -> None:
 def test_a_missing_name_says_so_and_names_the_nearest(expression: str, message: str) -> None:
     with pytest.raises(AttributeError, match=message):
         eval(expression, {"distgrad": distgrad})
+
+
+@pytest.mark.parametrize("namespace", TABLE.NAMESPACES.values())
+def test_every_namespace_says_what_is_missing(namespace: str) -> None:
+    owner = TABLE.resolve(namespace)
+    owner = owner(1) if isinstance(owner, type) else owner
+    with pytest.raises(AttributeError, match=r"has no attribute 'qqqq': it is not in distgrad$"):
+        _ = owner.qqqq

@@ -49,5 +49,7 @@ def test_importing_distgrad_is_light_and_starts_no_mpi() -> None:
 def test_a_missing_name_says_which_is_near() -> None:
     import distgrad
 
-    with pytest.raises(AttributeError, match=r"no attribute 'tensr': it is not in distgrad; the nearest name is 'tensor'"):
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'tensr': it is not in distgrad; the nearest name is 'tensor'"
+    ):
         _ = distgrad.tensr

@@ -21,7 +21,8 @@ def _seeds(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], create
         raise RuntimeError(f"got {len(outputs)} tensors and {len(gradients)} gradients")
     seeds: list[Any] = []
     for number, (output, gradient) in enumerate(zip(outputs, gradients, strict=True)):
-        if not output.requires_grad:
+        output._up_to_date()
+        if not output.requires_grad or output._inherited:
             raise RuntimeError(f"element {number} of tensors does not require grad and does not have a grad_fn")
         if gradient is None:
             if output._data.size != 1:
@@ -122,6 +123,7 @@ def grad(
         create_graph=tensors,
         targets=[edge_of(target) for target in targets],
     )
+    found = [None if target._inherited else value for target, value in zip(targets, found, strict=True)]
     results: list[Tensor | None] = []
     for number, (target, value) in enumerate(zip(targets, found, strict=True)):
         if value is None:

@@ -265,13 +265,15 @@ def run_backward(
         if node.outputs > 1:
             gradient = tuple(gradient or [None] * node.outputs)
         if node.hooks is not None:
-            gradient = _before(node, gradient, create_graph)
+            gradient = _arrived(node, gradient, create_graph)
         if capture:
             for output, part in enumerate(gradient if node.outputs > 1 else (gradient,)):
                 if (node, output) in capture and part is not None:
                     captured[node, output] = _leaf_hooks(node, part, create_graph)
         if needed is not None and not _goes_on(node, needed, accumulate):
             return None
+        if node.hooks is not None and node.hooks.before:
+            gradient = _before(node, gradient, create_graph)
         apply = anomaly.watch if anomaly.enabled else type(node).apply
         produced: Sequence[Gradient | None] = apply(node, gradient, create_graph)
         if node.hooks is not None and node.hooks.after:
@@ -345,8 +347,8 @@ def _unwrapped(hook: Any, before: Sequence[Tensor | None], values: Any, create_g
     return [value if create_graph or value is None else value._data for value in values]
 
 
-def _before(node: Node, gradient: Any, create_graph: bool) -> Any:
-    """The hooks of the node's outputs, then those of the node itself."""
+def _arrived(node: Node, gradient: Any, create_graph: bool) -> Any:
+    """The hooks of the node's outputs."""
     hooks = node.hooks
     assert hooks is not None
     slots = list(gradient) if node.outputs > 1 else [gradient]
@@ -356,7 +358,14 @@ def _before(node: Node, gradient: Any, create_graph: bool) -> Any:
     for output, keep in hooks.retain.items():
         if slots[output] is not None:
             keep(slots[output] if create_graph else Tensor(slots[output].copy()))
-    for pre_hook in list(hooks.before.values()):
+    return tuple(slots) if node.outputs > 1 else slots[0]
+
+
+def _before(node: Node, gradient: Any, create_graph: bool) -> Any:
+    """The hooks of the node itself, before it is applied."""
+    assert node.hooks is not None
+    slots = list(gradient) if node.outputs > 1 else [gradient]
+    for pre_hook in list(node.hooks.before.values()):
         shown = _shown(slots)
         replaced = pre_hook(shown)
         if replaced is not None:

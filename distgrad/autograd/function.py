@@ -227,6 +227,23 @@ class Function:
 
     vjp = backward
 
+    # For ``func.vmap``: run forward and backward on tensors that stand for many samples, or ...
+    generate_vmap_rule = False
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+        """... computes all samples at once.
+
+        Args:
+            info: ``batch_size`` and ``randomness``.
+            in_dims: for each argument, which of its dimensions is the batch; None for one that all samples share.
+            args: those of ``apply``.
+
+        Returns:
+            The result, or a tuple of them, and where the batch is in it, nested likewise.
+        """
+        raise NotImplementedError("To use autograd.Function with vmap, implement the vmap staticmethod.")
+
     def __init__(self) -> None:
         raise RuntimeError(
             "Legacy autograd function with non-static forward method is deprecated: use static methods and apply()"
@@ -239,11 +256,9 @@ class Function:
         Raises:
             RuntimeError: inside ``vmap``, a dirty input that may not be changed, or an output that is neither.
         """
-        if mode.state.batching is not None and any(getattr(x, "_batched", False) for x in args):
-            raise RuntimeError(
-                f"{cls.__name__}.apply inside vmap: a Function of one's own has no batching rule. Write it with "
-                "distgrad's operations, or loop over the samples."
-            )
+        batching: Any = mode.state.batching
+        if batching is not None and any(getattr(x, "_batched", False) for x in args):
+            return batching.function(cls, args, kwargs)
         tensors = [isinstance(x, Tensor) for x in args]
         needs = tuple(is_tensor and x.requires_grad for is_tensor, x in zip(tensors, args, strict=True))
         recorded = mode.enabled and any(needs)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..registry import no_attribute
 from .derivatives import grad
 from .grad_mode import enable_grad
 from .primitive import alias
@@ -299,3 +300,18 @@ def hvp(
     The Hessian of a twice continuously differentiable function is symmetric, so this is ``vhp``, which costs less.
     """
     return vhp(func, inputs, v, create_graph, strict)
+
+
+__all__ = [
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "vhp",
+    "vjp",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Says that there is no such name, and which is nearest."""
+    raise no_attribute("module 'distgrad.autograd.functional'", name, __all__)

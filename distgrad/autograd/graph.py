@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from .engine import Node, edge_of
+from ..registry import no_attribute
+from .engine import Node, _callbacks, edge_of, queue_callback
 from .grad_mode import mode
 from .tensor import Handle, Tensor
 
@@ -96,35 +97,61 @@ class _Handles:
         self.remove()
 
 
+class _Pass(threading.local):
+    """What has come in the backward pass that is running on this thread, which its list of callbacks stands for."""
+
+    callbacks: object = None
+
+    def __init__(self) -> None:
+        self.arrived: dict[int, Tensor] = {}
+
+
 def register_multi_grad_hook(tensors: Sequence[Tensor], fn: Callable[..., None], *, mode: str = "all") -> _Handles:
-    """Calls ``fn`` once in a backward pass, with the gradients of ``tensors``.
+    """Calls ``fn`` once in a backward pass that reaches any of ``tensors``, with their gradients.
 
     Args:
         tensors: those whose gradients are waited for.
-        fn: gets a sequence of gradients (``mode="all"``, after the last has come) or one (``mode="any"``, the first).
+        fn: gets a sequence of gradients (``mode="all"``, after the last has come, with None for those that the pass has
+            not reached when it ends) or one (``mode="any"``, the first).
         mode: "all" or "any".
     """
     if mode not in ("all", "any"):
         raise ValueError(f"Expects mode to be one of ('all', 'any') but got {mode}")
-    arrived: dict[int, Tensor] = {}
-    lock = threading.Lock()
+    now = _Pass()
+
+    def finish() -> None:
+        if mode == "all" and len(now.arrived) < len(tensors):
+            fn([now.arrived.get(number) for number in range(len(tensors))])
+        now.callbacks, now.arrived = None, {}
 
     def watch(number: int) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:
-            from .engine import queue_callback
-
-            with lock:
-                if not arrived:
-                    queue_callback(arrived.clear)
-                first = not arrived
-                arrived[number] = gradient
-                complete = len(arrived) == len(tensors)
+            running = _callbacks.stack[-1]
+            if now.callbacks is not running:  # also where the last pass was broken off by an error
+                now.callbacks, now.arrived = running, {}
+                queue_callback(finish)
+            now.arrived[number] = gradient
             if mode == "any":
-                if first:
+                if len(now.arrived) == 1:
                     fn(gradient)
-            elif complete:
-                fn([arrived[k] for k in range(len(tensors))])
+            elif len(now.arrived) == len(tensors):
+                fn([now.arrived[k] for k in range(len(tensors))])
 
         return hook
 
     return _Handles([tensor.register_hook(watch(number)) for number, tensor in enumerate(tensors)])
+
+
+__all__ = [
+    "GradientEdge",
+    "disable_saved_tensors_hooks",
+    "get_gradient_edge",
+    "increment_version",
+    "register_multi_grad_hook",
+    "saved_tensors_hooks",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Says that there is no such name, and which is nearest."""
+    raise no_attribute("module 'distgrad.autograd.graph'", name, __all__)

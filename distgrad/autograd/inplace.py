@@ -63,11 +63,23 @@ def _made_writeable(array: Array) -> bool:
 
 def overwrite(tensor: Tensor, result: Tensor) -> Tensor:
     """Gives ``tensor`` the values and the history of ``result``, an operation on it, in its own memory."""
-    if isinstance(result._node, OperationNode):
-        result._node.save_copy_of(tensor)
+    _save_copies(tensor, result)
     np.copyto(tensor._data, result._data, casting="unsafe")
     tensor._changed()
     return rebase(tensor, result)
+
+
+def _save_copies(tensor: Tensor, result: Tensor) -> None:
+    """Lets the nodes between ``tensor`` and ``result``, an operation on it, keep the values to be overwritten."""
+    start = tensor._node
+    pending, seen = [result._node], {None, start}
+    while pending:
+        node = pending.pop()
+        if node in seen or not isinstance(node, OperationNode) or (start and node.sequence < start.sequence):
+            continue
+        seen.add(node)
+        node.save_copy_of(tensor)
+        pending += [edge[0] for edge in node.edges if edge is not None]
 
 
 def rebase(tensor: Tensor, result: Tensor) -> Tensor:
@@ -83,6 +95,8 @@ def rebase(tensor: Tensor, result: Tensor) -> Tensor:
     elif result._requires_grad:
         base = tensor._view.base
         _set_history(base, _copy_slices(base, result, steps=tensor._view.steps(), order=_memory_order(base._data)))
+        if tensor._retains_grad:
+            tensor._up_to_date()  # at once: from here on it is the gradient of the new values that is kept
     return tensor
 
 
@@ -106,8 +120,12 @@ def _without(input: Array, steps: tuple[Step, ...], order: tuple[int, ...]) -> A
     """``input`` with zeros in a view of it. A copy in the base's memory order, where the same steps give a view."""
     back = tuple(int(d) for d in np.argsort(order))
     out = np.ascontiguousarray(input.transpose(order)).reshape([input.shape[d] for d in order])
-    out = (out.copy() if np.shares_memory(out, input) else out).transpose(back)
-    replay(out, steps)[...] = 0
+    out = (out.copy() if np.shares_memory(out, input) or not out.flags.writeable else out).transpose(back)
+    part = replay(out, steps)
+    if part.size:
+        if not part.flags.writeable:
+            part.flags.writeable = True  # of a step that expands: the memory is this copy's
+        part[...] = 0
     return out
 
 

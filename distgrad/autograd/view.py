@@ -60,9 +60,15 @@ class View:
             self.check(tensor, "its base or another view of its base has been")
             with set_grad_enabled(True):
                 fresh = replay(self.base, self.steps())
+            retained = tensor._retains_grad and tensor._node is not None
+            if retained:
+                tensor._node.retain(tensor._output_nr, None)  # type: ignore[union-attr]
             tensor._node, tensor._output_nr, tensor._requires_grad = fresh._node, fresh._output_nr, True
             if tensor._inherited:
                 tensor._inherited = False
+            if retained:
+                self.version, tensor._retains_grad = version, False
+                tensor.retain_grad()
         elif self.base._requires_grad:
             return  # nothing is recorded now: put off
         self.version = version

@@ -15,6 +15,7 @@ from distgrad.data.sampler import (
     SequentialSampler,
 )
 from distgrad.data.stream import sample_generator
+from distgrad.registry import no_attribute
 
 __all__ = [
     "BatchSampler",
@@ -34,3 +35,8 @@ __all__ = [
     "sample_generator",
     "transforms",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Says that there is no such name, and which is nearest."""
+    raise no_attribute("module 'distgrad.data'", name, __all__)

@@ -5,6 +5,7 @@ Importing this never loads mpi4py: ``init`` does, when an MPI launcher started t
 
 from __future__ import annotations
 
+from ..registry import no_attribute
 from . import failure, threads
 from .communicator import Communicator, ReduceOp
 from .data_parallel import DistributedDataParallel
@@ -48,3 +49,8 @@ __all__ = [
     "use",
     "world_size",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Says that there is no such name, and which is nearest."""
+    raise no_attribute("module 'distgrad.distributed'", name, __all__)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..autograd import Tensor
+from ..autograd import Function, Tensor
 from ..autograd.grad_mode import mode
 from ..autograd.primitive import Primitive
 from . import indexing
@@ -21,11 +21,15 @@ from .pytree import flatten, unflatten
 from .rules import RULES
 from .rules.common import looped
 
+_ESCAPED = "a tensor from inside a vmap is used after that vmap has ended; return it instead"
+
 
 class _Placeholder(np.ndarray[Any, Any]):
     """The shape and dtype of one sample; whoever reads values from it is told that there are many."""
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        if mode.state.batching is None:
+            raise RuntimeError(_ESCAPED)
         raise RuntimeError(
             "vmap: this operation looks at the values of a tensor, and inside vmap there are those of many samples. "
             "Data-dependent shapes and control flow (item(), bool(), nonzero(), masks) cannot be batched."
@@ -124,7 +128,7 @@ class Interpreter:
     def _size(self, level: int) -> int:
         size = self.sizes.get(level)
         if size is None:
-            raise RuntimeError("a tensor from inside a vmap is used after that vmap has ended; return it instead")
+            raise RuntimeError(_ESCAPED)
         return size
 
     def outside(self, call: Callable[[], Any]) -> Any:
@@ -157,6 +161,17 @@ class Interpreter:
         outs = [flatten(result)[0] for result in results]
         together = [Batched(ops.stack(parts), level) for parts in zip(*outs, strict=True)]
         return unflatten(together, flatten(results[0])[1])
+
+    def function(self, cls: type[Function], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """``cls.apply`` of a user's own Function, at the innermost level among the arguments."""
+        from .custom_function import VmapInfo, applied  # which is made of vmap, and so of this file
+
+        level = max(x._level for x in args if isinstance(x, Batched))
+        size = self._size(level)
+        flags = tuple(isinstance(x, Batched) and x._level == level for x in args)
+        values = tuple(x._value if flag else x for x, flag in zip(args, flags, strict=True))
+        leaves, structure = applied(cls, values, kwargs, flags, VmapInfo(size, self.randomness[level]))
+        return unflatten([Batched(x, level) if isinstance(x, Tensor) else x for x in leaves], structure)
 
     # Indexing --------------------------------------------------------------------------------------------------------
 

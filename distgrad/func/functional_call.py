@@ -32,10 +32,15 @@ def functional_call(
         strict: raise where a name is missing or unknown.
 
     Raises:
-        ValueError: a name is given twice.
+        ValueError: a name is given twice, or two names of one shared parameter; something else than dictionaries.
         RuntimeError: with ``strict``, names are missing or unknown.
-        AttributeError: an unknown name.
+        AttributeError: a name in a part that the module has not.
     """
+    if not isinstance(parameter_and_buffer_dicts, (Mapping, list, tuple)):
+        raise ValueError(
+            "Expected parameter_and_buffer_dicts to be a dict, or a list/tuple of dicts, but got "
+            f"{type(parameter_and_buffer_dicts)}"
+        )
     given: dict[str, Tensor] = {}
     several = [parameter_and_buffer_dicts] if isinstance(parameter_and_buffer_dicts, Mapping) else (
         parameter_and_buffer_dicts
@@ -43,7 +48,9 @@ def functional_call(
     for part in several:
         for name, tensor in part.items():
             if name in given:
-                raise ValueError(f"{name} appears in several of the dictionaries; behavior would be ambiguous")
+                raise ValueError(
+                    f"[{name!r}] appeared in multiple dictionaries; behavior of functional call is ambiguous"
+                )
             given[name] = tensor
     arguments = () if args is None else args if isinstance(args, tuple) else (args,)
     with _swapped(module, given, tie_weights, strict):
@@ -57,22 +64,39 @@ def _swapped(module: Module, given: Mapping[str, Tensor], tie_weights: bool, str
         for table in (part.__dict__["_parameters"], part.__dict__["_buffers"]):
             for name in table:
                 own[f"{prefix}.{name}" if prefix else name] = (table, name)
-    if unknown := [name for name in given if name not in own]:
-        error = RuntimeError if strict else AttributeError
-        raise error(f"Unexpected key(s): {', '.join(unknown)}. The module has {', '.join(own)}.")
+    parts = {prefix for prefix, _ in module.named_modules(remove_duplicate=False)}
+    unknown = [name for name in given if name not in own]
+    if not strict:  # as PyTorch: a name that no parameter has is set on a part of the module, to no effect
+        for name in unknown:
+            if name in parts:
+                raise TypeError(f"attribute `{name}` is a module, not a tensor")
+            if name.rpartition(".")[0] not in parts:
+                raise AttributeError(f"{type(module).__name__} has no attribute `{name.partition('.')[0]}`")
+    given = {name: tensor for name, tensor in given.items() if name in own}
     wanted = dict(given)
     if tie_weights:
         tied: dict[int, Tensor] = {}
+        names: dict[int, str] = {}
         for name, tensor in given.items():
             table, key = own[name]
+            if id(table[key]) in names and table[key] is not None:
+                raise ValueError(
+                    f"functional_call got multiple values for keys {sorted([names[id(table[key])], name])}, which are "
+                    "tied. Consider using tie_weights=False"
+                )
+            names[id(table[key])] = name
             tied[id(table[key])] = tensor
         for name, (table, key) in own.items():
             if table[key] is not None and name not in wanted and id(table[key]) in tied:
                 wanted[name] = tied[id(table[key])]
-    if strict and (
-        missing := [name for name, (table, key) in own.items() if name not in wanted and table[key] is not None]
-    ):
-        raise RuntimeError(f"Missing key(s): {', '.join(missing)}.")
+    missing = [name for name, (table, key) in own.items() if name not in wanted and table[key] is not None]
+    if strict and (unknown or missing):
+        problems = [
+            f"{what} key(s): {', '.join(map(repr, keys))}."
+            for what, keys in (("Unexpected", unknown), ("Missing", missing))
+            if keys
+        ]
+        raise RuntimeError(f"Error(s) in reparametrizing for {type(module).__name__}: {' '.join(problems)}")
     before = [(own[name], own[name][0][own[name][1]]) for name in wanted]
     try:
         for name, tensor in wanted.items():

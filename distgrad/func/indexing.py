@@ -14,7 +14,7 @@ from ..ops.indexing import _index, _index_put, _index_put_add, _slice, parse_ind
 from ..ops.inplace import copy_
 from ..ops.promotion import cast
 from ..ops.samples import all_values, is_batched
-from ..ops.slices import counted_from_front
+from ..ops.slices import _counted_from_front
 
 
 def _parts(index: Any) -> list[Any]:
@@ -110,7 +110,7 @@ def _checked(positions: Tensor, d: int, length: int) -> Tensor:
     if values.size and (values.min() < -length or values.max() >= length):
         wrong = values.min() if values.min() < -length else values.max()
         raise IndexError(f"index {wrong} is out of bounds for dimension {d} with size {length}")
-    return counted_from_front(positions, length)
+    return _counted_from_front(positions, length)
 
 
 def getitem(input: Tensor, index: Any) -> Tensor:

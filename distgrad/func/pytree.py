@@ -41,6 +41,18 @@ def unflatten(leaves: list[Any], structure: Structure) -> Any:
     return build(structure)
 
 
+def same_structure(one: Structure, other: Structure) -> bool:
+    """Whether two trees are nested alike; the keys of dictionaries count, and their order."""
+    if one is None or other is None:
+        return one is other
+    (kind, below), (other_kind, other_below) = one, other
+    if type(kind) is not type(other_kind) or len(below) != len(other_below):
+        return False
+    if isinstance(kind, dict) and list(kind) != list(other_kind):
+        return False
+    return all(same_structure(a, b) for a, b in zip(below, other_below, strict=True))
+
+
 def tree_map(function: Callable[[Any], Any], tree: Any) -> Any:
     """``tree`` with ``function`` of each leaf."""
     leaves, structure = flatten(tree)

@@ -18,7 +18,7 @@ from ..autograd.engine import AccumulateGrad, Node, edge_of
 from ..autograd.grad_mode import mode
 from ..autograd.primitive import alias
 from .batched import Interpreter, batched_at, levels_of, lowered, physical, raised
-from .pytree import flatten, tree_map, unflatten
+from .pytree import flatten, same_structure, tree_map, unflatten
 from .vmap import vmap
 
 Function = Callable[..., Any]
@@ -28,7 +28,7 @@ Argnums = int | tuple[int, ...]
 def _entered(x: Any) -> Any:
     """An alias to differentiate with respect to; inside vmap one for each sample."""
     if not isinstance(x, Tensor):
-        raise ValueError(f"Expected all inputs that are differentiated to be Tensors, got {type(x).__name__}")
+        raise ValueError(f"Thing passed to transform API must be Tensor, got {type(x)}")
     if x.dtype.kind != "f":
         raise RuntimeError(f"only Tensors of floating point dtype can require gradients, this one is {x.dtype}")
     if isinstance(mode.state.batching, Interpreter):
@@ -86,19 +86,24 @@ def _batched_as(vector: Tensor, out: Tensor) -> Tensor:
     return vector
 
 
-def _left(values: Sequence[Tensor], tracked: bool) -> list[Tensor]:
-    """Results as the caller gets them: with history only where it leads further out."""
-    return [value if tracked else value.detach() for value in values]
+def _left(values: Sequence[Tensor], own: set[Node], recording: bool) -> list[Tensor]:
+    """Results as the caller gets them: with history only where it leads further out, and is recorded there."""
+    return [value if recording and _reaches_others([value], own) else value.detach() for value in values]
 
 
 def _chosen(args: tuple[Any, ...], argnums: Argnums) -> tuple[int, ...]:
+    if not isinstance(argnums, (int, tuple)):
+        raise RuntimeError(f"argnums must be int or Tuple[int, ...], got: {type(argnums)}")
     numbers = argnums if isinstance(argnums, tuple) else (argnums,)
+    if not numbers:
+        raise RuntimeError("argnums must be non-empty")
     for number in numbers:
         if not -len(args) <= number < len(args):
             raise RuntimeError(f"Got argnum={number}, but only {len(args)} positional inputs")
-    if len({number % len(args) for number in numbers}) != len(numbers) or not numbers:
-        raise RuntimeError(f"argnums has to name each argument once, got {argnums}")
-    return tuple(number % len(args) for number in numbers)
+    counted = tuple(number % len(args) for number in numbers)
+    if len(set(counted)) != len(counted):
+        raise RuntimeError(f"argnums elements must be unique, got {counted}")
+    return counted
 
 
 def _call(func: Function, args: tuple[Any, ...], kwargs: Any, argnums: Argnums) -> tuple[Any, list[Tensor], Any]:
@@ -122,8 +127,26 @@ def _with_aux(result: Any, has_aux: bool, name: str) -> tuple[Any, Any]:
     return result
 
 
-def _plain(aux: Any) -> Any:
-    return tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, aux)
+def _aux_left(aux: Any, own: set[Node], recording: bool) -> Any:
+    """``aux`` as the caller gets it."""
+    leaves, structure = flatten(aux)
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            raise RuntimeError(f"Expected tensors, got unsupported type {type(leaf)}")
+    return unflatten(list(_left(leaves, own, recording)), structure)
+
+
+def _tensors(result: Any, where: str) -> tuple[list[Tensor], Any]:
+    """The outputs of a function, which are tensors, and their structure."""
+    outputs, structure = flatten(result)
+    if not outputs:
+        raise RuntimeError(f"{where}: Expected f to be a function that has non-empty output (got output = {result})")
+    for out in outputs:
+        if not isinstance(out, Tensor):
+            raise RuntimeError(
+                f"{where}: expected f(*primals) to return only tensors, got unsupported type {type(out)}"
+            )
+    return outputs, structure
 
 
 def grad_and_value(func: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function:
@@ -131,23 +154,29 @@ def grad_and_value(func: Function, argnums: Argnums = 0, has_aux: bool = False) 
 
     @functools.wraps(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        recording = mode.enabled
         with enable_grad():
             result, aliases, structure = _call(func, args, kwargs, argnums)
             output, aux = _with_aux(result, has_aux, "grad_and_value")
             if not isinstance(output, Tensor):
-                raise RuntimeError(f"Expected f(*args) to return a Tensor, got type {type(output).__name__}")
+                raise RuntimeError(
+                    f"grad_and_value(f)(*args): Expected f(*args) to return a Tensor, got {type(output)}"
+                )
             if output.ndim != 0:
                 raise RuntimeError(
-                    "Expected f(*args) to return a scalar tensor, got tensor with "
+                    "grad_and_value(f)(*args): Expected f(*args) to return a scalar Tensor, got tensor with "
                     f"{output.ndim} dims. Maybe you wanted to use the vjp or jacrev APIs instead?"
                 )
-            tracked = _reaches_others([output], _own_leaves(aliases))
+            own = _own_leaves(aliases)
+            tracked = recording and _reaches_others([output], own)
             seed = Tensor(np.ones((), output.dtype))
-            found = _left(_differentiated([output], aliases, [seed], tracked), tracked)
-            (value,) = _left([output], tracked)
+            found = _left(_differentiated([output], aliases, [seed], tracked), own, tracked)
+            (value,) = _left([output], own, tracked)
+            if has_aux:
+                aux = _aux_left(aux, own, recording)
         gradients = unflatten(found, structure)
         gradient = gradients if isinstance(argnums, tuple) else gradients[0]
-        return (gradient, (value, _plain(aux))) if has_aux else (gradient, value)
+        return (gradient, (value, aux)) if has_aux else (gradient, value)
 
     return wrapper
 
@@ -197,32 +226,94 @@ def vjp(func: Function, *primals: Any, has_aux: bool = False) -> tuple[Any, ...]
         The output, and a function that takes a cotangent (or one for each output) shaped and nested as the output and
         gives the gradients as a tuple over the primals (with a single primal: of one element).
     """
+    if not primals:
+        raise RuntimeError("vjp(f, *primals): Expected at least one primal, got none")
+    recording = mode.enabled
     with enable_grad():
         result, aliases, structure = _call(func, primals, {}, tuple(range(len(primals))))
         output, aux = _with_aux(result, has_aux, "vjp")
-        outputs, out_structure = flatten(output)
-        for out in outputs:
-            if not isinstance(out, Tensor):
-                raise RuntimeError(
-                    f"vjp(f, *primals): Expected f(*primals) to return Tensors, got {type(out).__name__}"
-                )
-        tracked = _reaches_others(outputs, _own_leaves(aliases))
-        seen = unflatten(_left(outputs, tracked), out_structure)
+        outputs, out_structure = _tensors(output, "vjp(f, *primals)")
+        own = _own_leaves(aliases)
+        tracked = recording and _reaches_others(outputs, own)
+        seen = unflatten(_left(outputs, own, tracked), out_structure)
+        if has_aux:
+            aux = _aux_left(aux, own, recording)
 
-    def vjp_fn(*cotangents: Any) -> Any:
-        given = cotangents[0] if len(cotangents) == 1 else cotangents
-        vectors, _ = flatten(given)
-        if len(vectors) != len(outputs):
-            raise RuntimeError(f"Expected {len(outputs)} cotangents, one for each output, got {len(vectors)}")
-        for vector, out in zip(vectors, outputs, strict=True):
+    def vjp_fn(cotangents: Any) -> Any:
+        vectors, given_structure = flatten(cotangents)
+        if not same_structure(given_structure, out_structure):
+            raise RuntimeError(
+                "Expected pytree structure of cotangents to be the same as pytree structure of outputs to the "
+                f"function: {len(outputs)} of them, nested as these are, got {len(vectors)}"
+            )
+        for number, (vector, out) in enumerate(zip(vectors, outputs, strict=True)):
             if tuple(vector.shape) != tuple(out.shape):
-                raise RuntimeError(f"Expected a cotangent of shape {list(out.shape)}, got {list(vector.shape)}")
+                raise RuntimeError(
+                    f"Mismatch in shape: grad_output[{number}] has a shape of {vector.shape} and output[{number}] has "
+                    f"a shape of {out.shape}."
+                )
+        recording = mode.enabled
         with enable_grad():
-            further = tracked or any(vector.requires_grad for vector in vectors)
-            found = _left(_differentiated(outputs, aliases, vectors, further), further)
+            further = recording and (tracked or any(vector.requires_grad for vector in vectors))
+            found = _left(_differentiated(outputs, aliases, vectors, further), own, further)
         return unflatten(found, structure)
 
-    return (seen, vjp_fn, _plain(aux)) if has_aux else (seen, vjp_fn)
+    return (seen, vjp_fn, aux) if has_aux else (seen, vjp_fn)
+
+
+class _Linear:
+    """The derivative of a function at one place, as a linear function of tangents.
+
+    The vector-Jacobian product is linear in its vector, so that its derivative there is the Jacobian again: transposed
+    twice.
+    """
+
+    def __init__(self, func: Function, primals: tuple[Any, ...], where: str, has_aux: bool = False) -> None:
+        leaves, self.structure = flatten(primals)
+        if not leaves:
+            raise RuntimeError(f"{where}: Expected primals to contain at least one Tensor.")
+        for x in leaves:
+            if not isinstance(x, Tensor):
+                raise RuntimeError(f"{where}: Expected primals to only contain Tensors, got {type(x)}")
+            if x.dtype.kind != "f":
+                raise ValueError(f"Expected primal to be floating point or complex, but got: {x.dtype}")
+        self.primals = leaves
+        self.recording = mode.enabled
+        with enable_grad():
+            result, self.aliases, _ = _call(func, primals, {}, tuple(range(len(primals))))
+            output, aux = _with_aux(result, has_aux, "jvp")
+            self.outputs, self.out_structure = _tensors(output, where)
+            self.own = _own_leaves(self.aliases)
+            self.tracked = self.recording and _reaches_others(self.outputs, self.own)
+            self.dummies = [_entered(out.detach() * 0) for out in self.outputs]
+            self.rows = _differentiated(self.outputs, self.aliases, self.dummies, True)
+            self.output = unflatten(_left(self.outputs, self.own, self.tracked), self.out_structure)
+            self.aux = _aux_left(aux, self.own, self.recording) if has_aux else None
+
+    def check(self, structure: Any, tangents: Sequence[Any], where: str) -> None:
+        """Raises unless the tangents are nested and shaped as the primals."""
+        if not same_structure(structure, self.structure):
+            raise RuntimeError(
+                f"{where}: Expected primals and tangents to have the same python structure. For example, if primals is "
+                f"a tuple of {len(self.primals)} tensors, tangents also must be."
+            )
+        for number, (vector, x) in enumerate(zip(tangents, self.primals, strict=True)):
+            if not isinstance(vector, Tensor):
+                raise RuntimeError(f"{where}: Expected tangents to only contain Tensors, got {type(vector)}")
+            if tuple(vector.shape) != tuple(x.shape):
+                raise RuntimeError(
+                    f"{where}: tangent:{number} with shape {vector.shape} in flattened pytree doesn't match the shape "
+                    f"{x.shape} of the corresponding primal."
+                )
+
+    def product(self, tangents: Sequence[Tensor]) -> Any:
+        """The Jacobian times the tangents."""
+        recording = mode.enabled
+        with enable_grad():
+            further = recording and (self.tracked or any(vector.requires_grad for vector in tangents))
+            own = self.own | _own_leaves(self.dummies)
+            products = _left(_differentiated(self.rows, self.dummies, tangents, further), own, further)
+        return unflatten(products, self.out_structure)
 
 
 def jvp(func: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...], *, strict: bool = False,
@@ -233,28 +324,75 @@ def jvp(func: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...], *, 
         func: from tensors to tensors, both nested as you like.
         primals: where to differentiate.
         tangents: shaped and nested as the primals.
-        strict: accepted as PyTorch does; an output that does not depend on the primals has a zero derivative.
+        strict: refuse an output that does not depend on the primals; its derivative is zero otherwise.
         has_aux: ``func`` gives ``(output, aux)``, and aux is the third result.
+
+    Raises:
+        RuntimeError: primals and tangents that do not fit each other or are no tensors; results that are none.
+        ValueError: primals that are not floating-point.
     """
-    if not isinstance(primals, tuple) or not isinstance(tangents, tuple) or len(primals) != len(tangents):
-        raise RuntimeError("jvp(f, primals, tangents): Expected primals and tangents to be tuples of the same length")
-    flat_tangents, _ = flatten(tangents)
-    with enable_grad():
-        result, aliases, _ = _call(func, primals, {}, tuple(range(len(primals))))
-        for vector, x in zip(flat_tangents, aliases, strict=True):
-            if tuple(vector.shape) != tuple(x.shape):
-                raise RuntimeError(f"Expected a tangent of shape {list(x.shape)}, got {list(vector.shape)}")
-        output, aux = _with_aux(result, has_aux, "jvp")
-        outputs, out_structure = flatten(output)
-        tracked = _reaches_others(outputs, _own_leaves(aliases)) or any(v.requires_grad for v in flat_tangents)
-        # The vector-Jacobian product is linear in its vector: its derivative there is the Jacobian, transposed twice.
-        dummies = [_entered(out.detach() * 0) for out in outputs]
-        rows = _differentiated(outputs, aliases, dummies, True)
-        products = _differentiated(rows, dummies, flat_tangents, tracked)
-        products = _left(products, tracked)
-    seen = unflatten(_left(outputs, tracked), out_structure)
-    product = unflatten(products, out_structure)
-    return (seen, product, _plain(aux)) if has_aux else (seen, product)
+    where = "jvp(f, primals, tangents)"
+    if not isinstance(primals, tuple):
+        raise RuntimeError(f"{where}: Expected primals to be a tuple. E.g. it should be valid to call f(*primals).")
+    linear = _Linear(func, primals, where, has_aux)
+    vectors, structure = flatten(tangents)
+    linear.check(structure, vectors, where)
+    if strict and not all(_depends(out, linear.aliases) for out in linear.outputs):
+        raise RuntimeError(
+            "jvp(f, primals, tangents, strict=True): The output of f is independent of the inputs. This is not allowed "
+            "with strict=True."
+        )
+    product = linear.product(vectors)
+    return (linear.output, product, linear.aux) if has_aux else (linear.output, product)
+
+
+def _depends(out: Tensor, aliases: Sequence[Tensor]) -> bool:
+    """Whether the history of ``out`` leads to one of ``aliases``."""
+    wanted = _own_leaves(aliases)
+    stack = [edge_of(out)[0]] if out.requires_grad else []
+    seen = set(stack)
+    while stack:
+        node = stack.pop()
+        if node in wanted:
+            return True
+        for edge in node.edges:
+            if edge is not None and edge[0] not in seen:
+                seen.add(edge[0])
+                stack.append(edge[0])
+    return False
+
+
+def linearize(func: Function, *primals: Any) -> tuple[Any, Function]:
+    """``func(*primals)`` and its derivative there as a function of tangents, as ``torch.func.linearize``.
+
+    As ``jvp`` for many tangents at one place, where ``func`` is called only once.
+
+    Args:
+        func: from tensors to tensors, both nested as you like.
+        primals: where to differentiate.
+
+    Returns:
+        The output, and a function that takes tangents shaped and nested as the primals and gives what the output is
+        nested as.
+
+    Raises:
+        RuntimeError: there is no primal, or results that are no tensors; tangents that do not fit the primals.
+        ValueError: primals that are not floating-point.
+    """
+    linear = _Linear(func, primals, "linearize(f, *primals)")
+
+    def jvp_fn(*tangents: Any) -> Any:
+        vectors, structure = flatten(tangents)
+        linear.check(structure, vectors, "linearize(f, *primals)")
+        for number, (vector, x) in enumerate(zip(vectors, linear.primals, strict=True)):
+            if vector.dtype != x.dtype:
+                raise RuntimeError(
+                    f"tangent:{number} with dtype {vector.dtype} in flattened pytree doesn't match the dtype {x.dtype} "
+                    "of the corresponding primal."
+                )
+        return linear.product(vectors)
+
+    return linear.output, jvp_fn
 
 
 def _basis(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -282,6 +420,9 @@ def jacrev(func: Function, argnums: Argnums = 0, *, has_aux: bool = False, chunk
         A function giving, nested as the output and below that as the argument, blocks of the output's shape followed
         by the input's.
     """
+
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError("jacrev: `chunk_size` should be greater than 0.")
 
     @functools.wraps(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..registry import no_attribute
 from .catalogue import MODELS, get_model, get_model_builder, get_model_weights, list_models
 from .resnet import (
     ResNet,
@@ -59,3 +60,8 @@ __all__ = [
     "wide_resnet50_2",
     "wide_resnet101_2",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Says that there is no such name, and which is nearest."""
+    raise no_attribute("module 'distgrad.models'", name, __all__)

@@ -13,7 +13,8 @@ import numpy as np
 
 from ..autograd import Tensor, no_grad
 from ..autograd.tensor import Array
-from ..ops.random import Generator, default_generator
+from ..ops.random import Generator, _stream
+from ..registry import no_attribute
 
 _LINEAR = (
     "linear",
@@ -63,10 +64,6 @@ def _fill(tensor: Tensor, values: Array) -> Tensor:
     with no_grad():
         tensor.copy_(Tensor(np.asarray(values)))  # 0-d draws are NumPy scalars
     return tensor
-
-
-def _stream(generator: Generator | None) -> np.random.Generator:
-    return (generator or default_generator).stream
 
 
 def _precision(tensor: Tensor) -> type[np.float32] | type[np.float64]:
@@ -299,3 +296,27 @@ def kaiming_normal_(
     if _is_empty(tensor):
         return tensor
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
+
+
+__all__ = [
+    "calculate_gain",
+    "constant_",
+    "dirac_",
+    "eye_",
+    "kaiming_normal_",
+    "kaiming_uniform_",
+    "normal_",
+    "ones_",
+    "orthogonal_",
+    "sparse_",
+    "trunc_normal_",
+    "uniform_",
+    "xavier_normal_",
+    "xavier_uniform_",
+    "zeros_",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Says that there is no such name, and which is nearest."""
+    raise no_attribute("module 'distgrad.nn.init'", name, __all__)

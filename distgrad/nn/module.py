@@ -146,10 +146,11 @@ class Module(HookedCalls, StatefulModule):
         self.add_module(name, module)
 
     def __getattr__(self, name: str) -> Any:
-        for table in ("_parameters", "_buffers", "_modules"):
-            # .get: deepcopy asks for attributes before there is a table
-            if name in (entries := self.__dict__.get(table, {})):
-                return entries[name]
+        own = self.__dict__
+        for table in ("_parameters", "_modules", "_buffers"):
+            # deepcopy asks for attributes before there is a table
+            if table in own and name in own[table]:
+                return own[table][name]
         message = f"'{type(self).__name__}' object has no attribute '{name}'"
         if not name.startswith("_"):
             hint = nearest(name, [key for key in dir(self) if not key.startswith("_")])

@@ -25,7 +25,7 @@ from .exponentials import softmax
 from .extremum import _clamp
 from .largest import _argmax, _put
 from .promotion import promoted
-from .random import Generator, draw
+from .random import Generator, _draw
 from .special import _erfc
 
 # Smooth -------------------------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def gumbel_softmax(
     if eps != 1e-10:
         warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
     smallest = np.finfo(np.float64).tiny  # the stream may give an exact 0
-    noise = draw(
+    noise = _draw(
         generator,
         tuple(logits.shape),
         lambda stream, size: -np.log(np.maximum(stream.standard_exponential(size), smallest)).astype(logits.dtype),

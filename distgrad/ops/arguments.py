@@ -85,7 +85,10 @@ def number_in(value: Any, dtype: Dtype) -> Any:
     if isinstance(value, (bool, np.bool_)):
         value = int(value)
     limit = float(np.finfo(dtype).max) if dtype.kind == "f" else np.iinfo(dtype).max
-    lowest = np.iinfo(dtype).min if dtype.kind == "i" else -limit  # a negative number wraps around in uint8
+    # a negative integer wraps around in uint8; other floats have to be in its range
+    lowest = np.iinfo(dtype).min if dtype.kind != "f" else -limit
+    if dtype.kind == "u":
+        lowest = -limit if isinstance(value, (int, np.integer)) else 0
     finite = math.isfinite(value)
     if (finite and not lowest <= value <= limit) or (not finite and dtype.kind != "f"):
         raise RuntimeError(f"value cannot be converted to type {dtype} without overflow: {value}")

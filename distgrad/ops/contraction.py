@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..autograd import Tensor
-from ..autograd.primitive import Primitive, define
+from ..autograd.primitive import Primitive, alias, define
 from ..autograd.tensor import Array
 from ..kernels.product import dot, product
 from .diagonals import _diagonal
@@ -362,7 +362,7 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
     last, labels = _all_contracted(parts, out)
     order = tuple(labels.index(label) for label in out)
     if order == tuple(range(len(order))):
-        return last
+        return alias(last) if any(last is x for x in tensors) else last
     permuted: Tensor = _permute(last, dims=order)
     return permuted
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor
+from ..autograd.primitive import Primitive, define
 from ..autograd.tensor import Array
 from .arguments import tensor_argument
 from .dims import dim_argument, int_argument
@@ -49,8 +50,20 @@ def _slices(name: str, input: Tensor, dim: Any) -> tuple[Array, int]:
     return np.moveaxis(input._data, axis, 0), axis
 
 
-def _results(values: Array, inverse: Array, counts: Array, return_inverse: bool, return_counts: bool) -> Any:
-    found = [Tensor(np.ascontiguousarray(values))]
+def _no_gradient(g: Any) -> Any:
+    raise RuntimeError(
+        "derivative for unique is not implemented, as in PyTorch: which of several equal elements should get it is "
+        "open. detach() the input"
+    )
+
+
+_values: Primitive = define("Unique", lambda input, values: values, ("input",), input=_no_gradient)
+
+
+def _results(
+    input: Tensor, values: Array, inverse: Array, counts: Array, return_inverse: bool, return_counts: bool
+) -> Any:
+    found = [_values(input, values=np.ascontiguousarray(values))]
     found += [Tensor(inverse.astype(np.int64))] if return_inverse else []
     found += [Tensor(counts.astype(np.int64))] if return_counts else []
     return tuple(found) if len(found) > 1 else found[0]
@@ -97,7 +110,7 @@ def unique(
     inverse = np.empty(shape, np.int64)
     if order is not None:
         inverse.reshape(-1)[order] = run
-    return _results(values, inverse, counts, return_inverse, return_counts)
+    return _results(input, values, inverse, counts, return_inverse, return_counts)
 
 
 def unique_consecutive(
@@ -119,7 +132,9 @@ def unique_consecutive(
         rows, axis = _slices("unique_consecutive", input, dim)
         shape = (len(rows),)
     starts, run, counts = _runs(rows)
-    return _results(np.moveaxis(rows[starts], 0, axis), run.reshape(shape), counts, return_inverse, return_counts)
+    return _results(
+        input, np.moveaxis(rows[starts], 0, axis), run.reshape(shape), counts, return_inverse, return_counts
+    )
 
 
 def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Tensor:

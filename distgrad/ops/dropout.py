@@ -13,7 +13,7 @@ from ..autograd.primitive import Primitive, define
 from .arguments import tensor_argument
 from .elementwise import add, where
 from .inplace import replace
-from .random import Generator, draw
+from .random import Generator, _draw
 from .shape import squeeze, unsqueeze
 
 
@@ -50,7 +50,7 @@ def _drop(
         if input.ndim < 2:
             raise RuntimeError(f"Feature dropout requires at least 2 dimensions in the input, but {name} got {shape}")
         shape = shape[:2] + (1,) * (input.ndim - 2)
-    kept = draw(generator, shape, lambda stream, size: stream.random(size, dtype=np.float32) >= p)
+    kept = _draw(generator, shape, lambda stream, size: stream.random(size, dtype=np.float32) >= p)
     if p == 1.0:
         out: Tensor = _dropout(input, kept, scale=1.0)
     elif alpha:

@@ -39,7 +39,7 @@ __all__ = [  # what distgrad itself offers
     "where",
 ]
 METHODS = (  # what a Tensor offers
-    "abs absolute add broadcast_to clone cos exp expand log mul multiply neg negative positive relu sigmoid "
+    "abs absolute add clone cos exp expand log mul multiply neg negative positive relu sigmoid "
     "sign sin sqrt sub subtract sum_to_size tanh to"
 ).split()
 IN_PLACE = (  # of these, what also exists as NAME_
@@ -248,6 +248,12 @@ def _binary(primitive: Primitive, input: Any, other: Any, floating: bool = False
     return out
 
 
+# A product with a constant, of which nothing is saved.
+_times: Primitive = define(
+    "Times", lambda input, factor: input * factor, ("input",), input=lambda g, factor: _times(g, factor=factor)
+)
+
+
 def _scaled(name: str, input: Any, other: Any, alpha: float) -> Any:
     """``alpha * other`` in the dtype of the result."""
     dtype = result_type(input, other)
@@ -262,7 +268,7 @@ def _scaled(name: str, input: Any, other: Any, alpha: float) -> Any:
             )
     elif not isinstance(alpha, (int, np.integer)):
         raise TypeError(f"{name}(): argument 'alpha' must be Number, not {type(alpha).__name__}")
-    return mul(cast(other, dtype), dtype.type(alpha)) if isinstance(other, Tensor) else other * alpha
+    return _times(cast(other, dtype), factor=dtype.type(alpha)) if isinstance(other, Tensor) else other * alpha
 
 
 def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:

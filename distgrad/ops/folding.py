@@ -226,4 +226,4 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
             f"Number of channels must be divisible by groups. Got {channels} channels and {count} groups."
         )
     split = reshape(input, (n, count, channels // count, *rest))
-    return reshape(clone(permute(split, (0, 2, 1, *range(3, split.ndim)))), tuple(input.shape))
+    return clone(reshape(permute(split, (0, 2, 1, *range(3, split.ndim))), tuple(input.shape)))

@@ -67,6 +67,15 @@ _lerp: Primitive = define(
     weight=lambda g, input, end, weight_shape: sum_to(g * (end - input), weight_shape),
 )
 
+# By a number the way is another operation: it saves no operand, as PyTorch's does not.
+_lerp_by: Primitive = define(
+    "LerpBy",
+    _lerp_forward,
+    ("input", "end"),
+    input=lambda g, weight, input_shape: sum_to(g * (1.0 - weight), input_shape),
+    end=lambda g, weight, end_shape: sum_to(g * weight, end_shape),
+)
+
 # Public functions ---------------------------------------------------------------------------------------------------
 
 
@@ -128,9 +137,7 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
         if name == "end" or tensor.ndim:
             raise RuntimeError(f"lerp: expected dtype {input.dtype} for `{name}` but got dtype {tensor.dtype}")
     if isinstance(weight, Tensor):
-        weight = cast(weight, input.dtype)
-    elif isinstance(weight, (int, float, np.number)):
-        weight = float(weight)
-    else:
+        return _broadcasting("lerp", _lerp, input, end, cast(weight, input.dtype))
+    if not isinstance(weight, (int, float, np.number)):
         raise TypeError(f"lerp(): argument 'weight' must be Number or Tensor, not {type(weight).__name__}")
-    return _broadcasting("lerp", _lerp, input, end, weight)
+    return _broadcasting("lerp", _lerp_by, input, end, weight=float(weight))

@@ -332,7 +332,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     Raises:
         IndexError, ValueError, TypeError: see ``parse_index``.
     """
-    batching: Any = mode.state.batching
+    batching: Any = None if type(index) is int else mode.state.batching
     if batching is not None and batching.has_batched_positions(index):
         picked: Tensor = batching.getitem(input, index)
         return picked

@@ -177,10 +177,12 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         copy_(target, source)
         return
     check(target, source._requires_grad)
+    # recorded first: once the memory has changed, a view would take its history from the base as it was
+    written = _put(target, source, index=advanced) if recorded else None
     target._data[advanced] = source._data
     target._changed()
-    if recorded:
-        rebase(target, _put(target, source, index=advanced))
+    if written is not None:
+        rebase(target, written)
 
 
 def _casts(advanced: tuple[Any, ...] | None, value: Tensor) -> bool:
@@ -195,7 +197,7 @@ def _without_lead(source: Tensor, ndim: int) -> Tensor:
     return source
 
 
-# The memory has been written already: only history is made.
+# The memory is written by ``setitem``: only history is made.
 _put: Primitive = define(
     "IndexPut_",
     lambda input, values, index: input,

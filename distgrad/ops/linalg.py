@@ -320,6 +320,10 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Raises:
         RuntimeError: lengths or dtypes that differ, or a bias that does not broadcast to the result.
     """
+    out: Tensor
+    if _plainly_affine(input, weight, bias):
+        out = _linear(input, weight, bias)
+        return out
     _refuse_others("linear", input=input, weight=weight, **({} if bias is None else {"bias": bias}))
     if weight.ndim == 1 and bias is None:
         return matmul(input, weight)
@@ -340,8 +344,23 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         # inside vmap: of these it knows how to take all samples at once
         product = _product(input, _adjoint(weight))
         return product if bias is None else product + bias
-    out: Tensor = _linear(input, weight, bias)
+    out = _linear(input, weight, bias)
     return out
+
+
+def _plainly_affine(input: Any, weight: Any, bias: Any) -> bool:
+    """Whether nothing has to be said about the arguments of ``linear``: the usual case, found out soon."""
+    if not (isinstance(weight, Tensor) and same_floating(input, weight)) or input._batched or weight._batched:
+        return False
+    rows, matrix = input._data.shape, weight._data.shape
+    if len(matrix) != 2 or not rows or rows[-1] != matrix[1]:
+        return False
+    return bias is None or (
+        isinstance(bias, Tensor)
+        and not bias._batched
+        and bias._data.dtype is weight._data.dtype
+        and bias._data.shape == matrix[:1]
+    )
 
 
 # Chains of products -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -168,6 +169,18 @@ def _iterate(self: Tensor) -> Iterator[Tensor]:
     return iter(pieces.unbind(self, 0))
 
 
+def _contains(self: Tensor, element: Any) -> bool:
+    """Whether any element equals ``element``, a number or a tensor that is broadcast."""
+    if not isinstance(element, (Tensor, numbers.Number)):
+        raise RuntimeError(f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}.")
+    return bool(comparison.eq(self, element).any())
+
+
+def _reversed(self: Tensor) -> Tensor:
+    """The slices along the first dimension in the opposite order."""
+    return rearrange.flip(self, (0,)) if self.ndim else self
+
+
 def _converter(dtype: type[np.generic]) -> Callable[[Tensor], Tensor]:
     def convert(self: Tensor) -> Tensor:
         return elementwise.to(self, dtype)
@@ -197,6 +210,9 @@ def install() -> None:
         "__getitem__": indexing.getitem,
         "__setitem__": inplace.setitem,
         "__iter__": _iterate,
+        "__contains__": _contains,
+        "broadcast_to": elementwise.expand,  # a method takes the sizes one by one as well
+        "__reversed__": _reversed,
         "float": _converter(np.float32),
         "double": _converter(np.float64),
         "half": _converter(np.float16),

@@ -243,16 +243,15 @@ def tensor_split(
         given = given.tolist()
     if isinstance(given, (tuple, list)):
         bounds = [slice(at).indices(total)[1] for at in integers((given,), "tensor_split", "indices")]
-        ranges = [slice(a, b) for a, b in zip([0, *bounds], [*bounds, total], strict=True)]
-        if all(piece.start <= piece.stop for piece in ranges):
-            return _pieces(input, [piece.stop - piece.start for piece in ranges], axis)
-        # positions that go back give pieces that overlap
-        return tuple(narrow(input, axis, piece.start, max(piece.stop - piece.start, 0)) for piece in ranges)
-    count = operator.index(given)
-    if count <= 0:
-        raise RuntimeError(f"number of sections must be larger than 0, got {count}")
-    short, longer = divmod(total, count)
-    return _pieces(input, [short + (number < longer) for number in range(count)], axis)
+    else:
+        count = operator.index(given)
+        if count <= 0:
+            raise RuntimeError(f"number of sections must be larger than 0, got {count}")
+        short, longer = divmod(total, count)
+        bounds = list(itertools.accumulate(short + (number < longer) for number in range(count - 1)))
+    # Positions that go back give pieces that overlap. Each is a view of its own, which may be changed in place.
+    ends = itertools.pairwise([0, *bounds, total])
+    return tuple(narrow(input, axis, start, max(stop - start, 0)) for start, stop in ends)
 
 
 def _split_along(name: str, input: Tensor, least: int, dim: int, given: Any) -> tuple[Tensor, ...]:

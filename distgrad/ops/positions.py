@@ -11,13 +11,13 @@ from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
 from ..kernels.scatter import are_distinct
 from .arguments import number, number_in, tensor_argument
-from .elementwise import _where, broadcast_to
+from .elementwise import _where, broadcast_to, clone
 from .extremum import _clamp
 from .indexing import getitem
 from .promotion import cast
 from .samples import all_values, is_batched
 from .shape import _common_shape, normalize_dim, reshape, unsqueeze
-from .slices import _array_of, _as_vector, _is_long, _outside, counted_from_front
+from .slices import _array_of, _as_vector, _counted_from_front, _is_long, _outside
 
 __all__ = [  # what distgrad itself offers
     "gather",
@@ -198,7 +198,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 
 def _nothing(input: Tensor, index: Tensor) -> Tensor:
     """A result without elements that still belongs to the graph, whatever the shapes."""
-    return reshape(getitem(reshape(input, -1), slice(0, 0)), tuple(index.shape))
+    return clone(reshape(getitem(reshape(input, -1), slice(0, 0)), tuple(index.shape)))
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:
@@ -224,7 +224,7 @@ def _flat_places(name: str, flat: Tensor, index: Tensor) -> Tensor:
     wrong = _outside(index, -size, size)
     if wrong is not None:
         raise IndexError(f"out of range: tried to access index {wrong} on a tensor of {size} elements.")
-    return counted_from_front(reshape(index, -1), size)
+    return _counted_from_front(reshape(index, -1), size)
 
 
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
@@ -283,7 +283,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     wide, index = (broadcast_to(x, (*common[:axis], x.shape[axis], *common[axis + 1 :])) for x in (input, indices))
     if (all_values(indices) < 0).any():
         _check_bounds(indices, axis, size, lowest=-size)
-        index = counted_from_front(index, size)
+        index = _counted_from_front(index, size)
     return gather(wide, axis, index)
 
 

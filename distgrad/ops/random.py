@@ -145,7 +145,7 @@ def set_rng_state(new_state: Tensor) -> None:
 
 
 def _stream(generator: Generator | None) -> np.random.Generator:
-    """The stream to draw from, inside vmap numbers that all samples share; ``draw`` can do more."""
+    """The stream to draw from, inside vmap numbers that all samples share; ``_draw`` can do more."""
     batching: Any = mode.state.batching
     if batching is not None:
         batching.check_random()
@@ -158,7 +158,7 @@ def _any_stream(generator: Generator | None) -> np.random.Generator:
     return (generator or default_generator).stream
 
 
-def draw(
+def _draw(
     generator: Generator | None, size: tuple[int, ...], make: Callable[[np.random.Generator, tuple[int, ...]], Any]
 ) -> Tensor:
     """What ``make`` draws in shape ``size``; inside vmap with randomness "different" other numbers for each sample."""
@@ -169,7 +169,7 @@ def draw(
     return out
 
 
-def draw_from(
+def _draw_from(
     generator: Generator | None, parameter: Tensor, make: Callable[[np.random.Generator, Any], Any]
 ) -> Tensor:
     """What ``make`` draws for the values of ``parameter``, inside vmap those of all samples with the batches in
@@ -239,7 +239,7 @@ def rand(
     check_device(device)
     kind = dtype_or_default(dtype)
     _only_floating("rand", kind)
-    drawn = draw(generator, size_argument(args, size, "rand"), lambda stream, shape: _uniform(stream, shape, kind))
+    drawn = _draw(generator, size_argument(args, size, "rand"), lambda stream, shape: _uniform(stream, shape, kind))
     return drawn.requires_grad_() if requires_grad else drawn
 
 
@@ -255,7 +255,7 @@ def randn(
     check_device(device)
     kind = dtype_or_default(dtype)
     _only_floating("randn", kind)
-    drawn = draw(generator, size_argument(args, size, "randn"), lambda stream, shape: _normal(stream, shape, kind))
+    drawn = _draw(generator, size_argument(args, size, "randn"), lambda stream, shape: _normal(stream, shape, kind))
     return drawn.requires_grad_() if requires_grad else drawn
 
 
@@ -306,7 +306,7 @@ def randint(
     least, end = _bounds("randint", tuple(args), low, high)
     kind = np.dtype(np.int64 if dtype is None else dtype)
     shape = size_argument((), size, "randint")
-    drawn = draw(generator, shape, lambda stream, shape: _integers("random_", stream, least, end, shape, kind))
+    drawn = _draw(generator, shape, lambda stream, shape: _integers("random_", stream, least, end, shape, kind))
     return drawn.requires_grad_() if requires_grad else drawn
 
 
@@ -333,7 +333,7 @@ def randperm(
     limit = _EXACT[kind.name] if kind.kind == "f" else int(np.iinfo(kind).max)
     if count - 1 > limit:
         raise RuntimeError(f"randperm(): value cannot be converted to type {kind} without overflow: {count - 1}")
-    drawn = draw(generator, (count,), lambda stream, shape: _permutations(stream, shape).astype(kind))
+    drawn = _draw(generator, (count,), lambda stream, shape: _permutations(stream, shape).astype(kind))
     return drawn.requires_grad_() if requires_grad else drawn
 
 
@@ -389,5 +389,5 @@ def randint_like(
     least, end = _bounds("randint_like", args, low, high)
     kind = like.dtype if dtype is None else np.dtype(dtype)
     size = tuple(like.shape)
-    drawn = draw(generator, size, lambda stream, shape: _integers("random_", stream, least, end, shape, kind))
+    drawn = _draw(generator, size, lambda stream, shape: _integers("random_", stream, least, end, shape, kind))
     return drawn.requires_grad_() if requires_grad else drawn

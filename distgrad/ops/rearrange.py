@@ -124,7 +124,7 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
         size = input.shape
         wide = broadcast_to(unsqueeze(input, axis + 1), (*size[: axis + 1], count, *size[axis + 1 :]))
         out: Tensor = reshape(wide, (*size[:axis], length * count, *size[axis + 1 :]))
-        return clone(out) if 1 in (length, count) else out  # of one a view
+        return clone(out) if 1 in (length, count) or not out.numel() else out  # of one, or none, a view
     _check_counts(repeats, "repeats must be 0-dim or 1-dim tensor", vectors=(0, 1))
     if repeats.ndim and repeats.numel() not in (1, length):
         raise RuntimeError(

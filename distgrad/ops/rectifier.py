@@ -13,7 +13,7 @@ from ..kernels.select import select
 from .activation import _activated, _check_floating
 from .comparison import gt
 from .elementwise import _check_tensor, _exp, _where, mul, sum_to, where
-from .random import Generator, draw
+from .random import Generator, _draw
 from .shape import reshape
 
 __all__ = [  # what distgrad itself offers
@@ -208,7 +208,7 @@ def rrelu(
     if not training:
         return _activated("rrelu", _leaky_relu, input, negative_slope=(lower + upper) / 2)
     _check_floating("rrelu", input)
-    slopes = draw(
+    slopes = _draw(
         generator,
         tuple(input.shape),
         lambda stream, size: (lower + (upper - lower) * np.asarray(stream.random(size, dtype=np.float32))).astype(
@@ -252,10 +252,11 @@ def _limited(name: str, input: Tensor, low: float, high: float) -> Tensor:
         raise ValueError(f"{name}: min_val cannot be greater than max_val, but they are {low} and {high}")
     if input.dtype == np.bool_:
         raise RuntimeError(f"Bool inputs not supported for {name}")
+    number = float if input.is_floating_point() else int
+    low, high = number(low), number(high)
     if input.dtype.kind == "u" and (low < 0 or high < 0):
         raise RuntimeError(f"cannot do {name} on an unsigned type ({input.dtype}) with negative limits")
-    number = float if input.is_floating_point() else int
-    out: Tensor = _hardtanh(input, min_val=number(low), max_val=number(high))
+    out: Tensor = _hardtanh(input, min_val=low, max_val=high)
     return out
 
 

@@ -17,7 +17,7 @@ from .arguments import check_device, dtype_or_default, number, size_argument, te
 from .elementwise import add, broadcast_to, mul, sum_to
 from .inplace import copy_
 from .promotion import Dtype, cast
-from .random import _EXACT, Generator, _integers, _normal, _only_floating, _uniform, draw, draw_from
+from .random import _EXACT, Generator, _draw, _draw_from, _integers, _normal, _only_floating, _uniform
 from .samples import all_values, is_batched
 from .shape import _common_shape
 
@@ -99,9 +99,9 @@ def _standard_normal(generator: Any, shape: tuple[int, ...], kind: Dtype, parame
     """For numbers that ``parameters`` of this common shape will scale and shift."""
     batched = [broadcast_to(x, shape) for x in parameters if is_batched(x)]
     if not batched:
-        return draw(generator, shape, lambda stream, size: _normal(stream, size, kind))
+        return _draw(generator, shape, lambda stream, size: _normal(stream, size, kind))
     like = batched[0] if len(batched) == 1 else add(*batched)
-    return draw_from(generator, like.detach(), lambda stream, values: _normal(stream, values.shape, kind))
+    return _draw_from(generator, like.detach(), lambda stream, values: _normal(stream, values.shape, kind))
 
 
 def _check_probability(p: float) -> None:
@@ -118,11 +118,11 @@ def _flips(name: str, generator: Any, p: Any, shape: tuple[int, ...], dtype: Dty
             raise RuntimeError(f"{name}(): Expected p_in >= 0 && p_in <= 1 to be true, but got probabilities outside")
         if is_batched(p):
             wide = broadcast_to(p.detach(), shape)
-            return draw_from(generator, wide, lambda stream, each: (stream.random(each.shape) < each).astype(dtype))
+            return _draw_from(generator, wide, lambda stream, each: (stream.random(each.shape) < each).astype(dtype))
         p = chances
     else:
         _check_probability(p)
-    return draw(generator, shape, lambda stream, size: np.asarray(stream.random(size) < p).astype(dtype))
+    return _draw(generator, shape, lambda stream, size: np.asarray(stream.random(size) < p).astype(dtype))
 
 
 def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
@@ -152,7 +152,7 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     _only_floating("poisson", kind)
     if not (all_values(input) >= 0).all():
         raise RuntimeError("invalid Poisson rate, expected rate to be non-negative")
-    values = draw_from(generator, input.detach(), lambda stream, rates: np.asarray(stream.poisson(rates)).astype(kind))
+    values = _draw_from(generator, input.detach(), lambda stream, rates: np.asarray(stream.poisson(rates)).astype(kind))
     out: Tensor = _drawn(values, input, None)
     return out
 
@@ -203,7 +203,7 @@ def multinomial(
             chosen = np.argsort(-clocks, axis=1, kind="stable")[:, :count]
         return chosen.astype(np.int64).reshape(*weights.shape[:-1], count)
 
-    return draw_from(generator, weights.detach(), make)
+    return _draw_from(generator, weights.detach(), make)
 
 
 def _with_replacement(stream: np.random.Generator, rows: Any, count: int) -> Any:
@@ -222,7 +222,7 @@ def _with_replacement(stream: np.random.Generator, rows: Any, count: int) -> Any
 def _write(input: Tensor, generator: Any, make: Callable[[np.random.Generator, tuple[int, ...]], Any]) -> Tensor:
     """Fills the tensor with what ``make`` draws in its shape."""
     size, kind = tuple(input.shape), input.dtype
-    drawn = draw(generator, size, lambda stream, shape: np.asarray(make(stream, shape)).astype(kind, copy=False))
+    drawn = _draw(generator, size, lambda stream, shape: np.asarray(make(stream, shape)).astype(kind, copy=False))
     return copy_(input, drawn)
 
 

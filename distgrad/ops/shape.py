@@ -443,7 +443,7 @@ def broadcast_shapes(*shapes: Any) -> Size:
 
 
 def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors expanded to their common shape; views.
+    """The tensors expanded to their common shape; views, or themselves where they have it already.
 
     Raises:
         RuntimeError: their shapes do not broadcast.
@@ -451,4 +451,4 @@ def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
     for place, one in enumerate(tensors):
         tensor_argument(one, "broadcast_tensors", "tensors", place + 1)
     size = _common_shape(*(one.shape for one in tensors))
-    return tuple(broadcast_to(one, size) for one in tensors)
+    return tuple(one if one.shape == size else broadcast_to(one, size) for one in tensors)

@@ -106,7 +106,7 @@ def _outside(index: Tensor, lowest: int, size: int) -> int | None:
     return int(values.max()) if values.min() >= lowest else int(values.min())
 
 
-def counted_from_front(index: Tensor, length: int) -> Tensor:
+def _counted_from_front(index: Tensor, length: int) -> Tensor:
     """Positions along a dimension of ``length``, of which negative ones count from the end."""
     if not (all_values(index) < 0).any():
         return index
@@ -277,6 +277,6 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     wrong = _outside(index, -length, length)
     if wrong is not None:
         raise IndexError(f"index {wrong} is out of bounds for dimension {axis} with size {length}")
-    places = counted_from_front(places, length)
+    places = _counted_from_front(places, length)
     out: Tensor = _index_fill(whole, places, filling, dim=axis)
     return out if input.ndim else reshape(out, ())

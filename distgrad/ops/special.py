@@ -61,7 +61,10 @@ def _erfinv_forward(input: Any) -> Any:
 
 
 _erfinv: Primitive = define(
-    "Erfinv", _erfinv_forward, ("input",), input=lambda g, output: g * (math.sqrt(math.pi) / 2 * _exp(output * output))
+    "Erfinv",
+    _erfinv_forward,
+    ("input",),
+    input=lambda g, input: g * (math.sqrt(math.pi) / 2 * _exp(_erfinv(input) ** 2)),
 )
 
 # The gamma function -------------------------------------------------------------------------------------------------

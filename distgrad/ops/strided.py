@@ -139,6 +139,8 @@ def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storag
 def _windows(input: Any, dim: int, size: int, step: int) -> Any:
     count = (input.shape[dim] - size) // step + 1
     shape = (*input.shape[:dim], count, *input.shape[dim + 1 :], size)
+    if 0 in shape and not input.size:
+        return input.reshape(shape)  # so that it is known as a view, which memory of no length would not tell
     strides = list(input.strides)
     return strided_array(
         input,

@@ -19,7 +19,6 @@ from .elementwise import (
     _two_tensors,
     _unary,
     _where,
-    mul,
     sum_to,
 )
 from .promotion import cast, get_default_dtype, promoted, result_type
@@ -159,6 +158,12 @@ _asinh: Primitive = define("Asinh", np.arcsinh, ("input",), input=lambda g, inpu
 _atanh: Primitive = define("Atanh", np.arctanh, ("input",), input=lambda g, input: g / ((1.0 - input) * (1.0 + input)))
 
 
+def _sinc_forward(input: Any) -> Any:
+    if input.dtype == np.float16:  # whose pi is off by a thousandth
+        return np.sinc(input.astype(np.float32)).astype(np.float16)
+    return np.sinc(input)
+
+
 def _sinc_slope(x: Any) -> Any:
     """The derivative of sin(pi x) / (pi x): by its power series where the quotient would cancel."""
     close = (x > -0.3) & (x < 0.3)
@@ -171,7 +176,12 @@ def _sinc_slope(x: Any) -> Any:
     return _where(close, series * (x * math.pi**2), quotient)
 
 
-_sinc: Primitive = define("Sinc", np.sinc, ("input",), input=lambda g, input: g * _sinc_slope(input))
+# Products with a constant, of which nothing is saved.
+_deg2rad, _rad2deg = (
+    define(name, lambda input, factor=factor: input * factor, ("input",), input=lambda g, factor: g * factor)
+    for name, factor in (("Deg2rad", math.pi / 180), ("Rad2deg", 180 / math.pi))
+)
+_sinc: Primitive = define("Sinc", _sinc_forward, ("input",), input=lambda g, input: g * _sinc_slope(input))
 
 
 def _over_squared_norm(x: Any, input: Any, other: Any) -> Any:
@@ -278,20 +288,14 @@ def atanh(input: Tensor) -> Tensor:
 arccos, arccosh, arcsin, arcsinh, arctan, arctanh = acos, acosh, asin, asinh, atan, atanh
 
 
-def _scaled_by(name: str, input: Tensor, factor: float) -> Tensor:
-    _check_tensor(name, input)
-    (input,) = promoted(input, floating=True)
-    return mul(input, factor)
-
-
 def deg2rad(input: Tensor) -> Tensor:
     """An angle in degrees, in radians."""
-    return _scaled_by("deg2rad", input, math.pi / 180)
+    return _unary(_deg2rad, input)
 
 
 def rad2deg(input: Tensor) -> Tensor:
     """An angle in radians, in degrees."""
-    return _scaled_by("rad2deg", input, 180 / math.pi)
+    return _unary(_rad2deg, input)
 
 
 def sinc(input: Tensor) -> Tensor:

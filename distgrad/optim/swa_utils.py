@@ -16,6 +16,7 @@ import numpy as np
 from ..autograd import Tensor, no_grad
 from ..nn import Module
 from ..nn.batchnorm import _BatchNorm
+from ..registry import no_attribute
 from .ema import Averager, check_decay, copy_into
 from .lr_scheduler import LRScheduler
 from .lr_scheduler.base import one_each
@@ -251,3 +252,8 @@ class SWALR(LRScheduler):
 def _check_device(device: Any) -> None:
     if device is not None and str(device) != "cpu":
         raise ValueError(f"device is {device!r}, but there is only 'cpu'")
+
+
+def __getattr__(name: str) -> object:
+    """Says that there is no such name, and which is nearest."""
+    raise no_attribute("module 'distgrad.optim.swa_utils'", name, __all__)

@@ -15,6 +15,7 @@ from typing import Any
 from ..autograd import Tensor, enable_grad
 from ..autograd.graph import saved_tensors_hooks
 from ..ops.random import default_generator
+from ..registry import no_attribute
 
 
 class CheckpointError(RuntimeError):
@@ -172,3 +173,15 @@ def checkpoint_sequential(
         part = run(layers[start : start + size])
         input = checkpoint(part, input, use_reentrant=use_reentrant, **kwargs)
     return run(layers[size * (segments - 1) :])(input)
+
+
+__all__ = [
+    "CheckpointError",
+    "checkpoint",
+    "checkpoint_sequential",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Says that there is no such name, and which is nearest."""
+    raise no_attribute("module 'distgrad.utils.checkpoint'", name, __all__)

@@ -635,3 +635,12 @@ def test_a_gradient_that_nobody_else_holds_is_not_copied() -> None:
     (x + y).backward(seed)
     x.grad.mul_(5)
     assert y.grad.tolist() == seed.tolist() == [1.0, 1.0]
+
+
+def test_a_gradient_that_is_asked_for_is_read_before_the_nodes_own_hooks() -> None:
+    x = leaf(1.0, 2.0)
+    y = x * 3
+    y.grad_fn.register_prehook(lambda grads: (grads[0] * 10,))
+    y.register_hook(lambda g: g * 2)
+    at_y, at_x = dg.autograd.grad(y.sum(), (y, x))
+    assert at_y.tolist() == [2.0, 2.0] and at_x.tolist() == [60.0, 60.0]

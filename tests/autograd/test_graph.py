@@ -123,7 +123,7 @@ def test_a_change_behind_its_back_can_be_noted() -> None:
 def test_a_hook_on_several_gradients() -> None:
     a, b, c = leaf(1.0), leaf(2.0), leaf(3.0)
     seen: list[Any] = []
-    handle = register_multi_grad_hook([a, b], lambda grads: seen.append([g.item() for g in grads]))
+    handle = register_multi_grad_hook([a, b], lambda grads: seen.append([g and g.item() for g in grads]))
     first: list[float] = []
     with register_multi_grad_hook([a, b], lambda g: first.append(g.item()), mode="any"):
         for _ in range(2):
@@ -131,7 +131,31 @@ def test_a_hook_on_several_gradients() -> None:
         (a * c).backward()  # not all of them
     handle.remove()
     (a * b).backward()
-    assert seen == [[6.0, 3.0], [6.0, 3.0]]
+    assert seen == [[6.0, 3.0], [6.0, 3.0], [3.0, None]]
     assert len(first) == 3
     with pytest.raises(ValueError, match="'all', 'any'"):
         register_multi_grad_hook([a], lambda g: None, mode="some")
+
+
+def test_multi_grad_hook_gives_none_for_what_a_pass_does_not_reach() -> None:
+    a, b = (dg.ones(1, requires_grad=True) for _ in range(2))
+    seen: list[list[bool]] = []
+    register_multi_grad_hook([a, b], lambda gradients: seen.append([g is None for g in gradients]))
+    (a * 2).sum().backward()
+    (b * 2).sum().backward()
+    (a * b).sum().backward()
+    assert seen == [[False, True], [True, False], [False, False]]
+
+
+def test_multi_grad_hook_forgets_a_pass_that_failed() -> None:
+    a, b = (dg.ones(1, requires_grad=True) for _ in range(2))
+    seen: list[list[float]] = []
+    register_multi_grad_hook([a, b], lambda gradients: seen.append([g.item() for g in gradients]))
+    broken = a * 2
+    handle = broken.register_hook(lambda g: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        (b + a * 5 + broken).sum().backward()
+    handle.remove()
+    seen.clear()
+    (a * 3 + b * 4).sum().backward()
+    assert seen == [[3.0, 4.0]]

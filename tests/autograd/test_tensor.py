@@ -290,6 +290,28 @@ def test_iteration() -> None:
     assert [row.tolist() for row in dg.tensor([[1, 2], [3, 4]])] == [[1, 2], [3, 4]]
 
 
+def test_membership() -> None:
+    x = dg.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert 3 in x and 3.5 not in x and True in x
+    assert dg.tensor([1.0, 9.0]) in x and dg.tensor(9) not in x
+    assert 1 in dg.tensor(1) and 1 not in dg.ones(0)
+    with pytest.raises(RuntimeError, match="only supports Tensor or scalar, but you passed in a <class 'str'>"):
+        _ = "a" in x
+
+
+def test_reversed() -> None:
+    x = leaf(1.0, 2.0)
+    back = reversed(x)
+    assert back.tolist() == [2.0, 1.0] and back.requires_grad
+    assert [row.tolist() for row in reversed(dg.tensor([[1, 2], [3, 4]]))] == [[3, 4], [1, 2]]
+    assert reversed(dg.tensor(5)).item() == 5
+
+
+def test_broadcast_to_takes_sizes_one_by_one() -> None:
+    x = dg.ones(3)
+    assert x.broadcast_to(2, 3).shape == x.broadcast_to((2, 3)).shape == (2, 3)
+
+
 def test_hash_is_identity() -> None:
     x, y = dg.ones(2), dg.ones(2)
     assert len({x, y, x}) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 import distgrad as dg
 from distgrad.autograd import Tensor
 from distgrad.autograd.primitive import PRIMITIVES
-from distgrad.func import grad, jvp, vjp, vmap
-from distgrad.func.rules import ONE_BY_ONE, RULES
+from distgrad.func import batched, grad, jvp, vjp, vmap
+from distgrad.func.rules import ONE_BY_ONE, RULES, common, layers
 
 
 def table() -> Any:
@@ -57,6 +58,17 @@ REFUSED: dict[str, str] = {
     "embedding": SHAPES_DEPEND,  # max_norm rescales the table in place
     "view of a dtype": "stride",  # as outside of vmap
 }
+
+
+@pytest.fixture(autouse=True)
+def nothing_else_is_computed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def noted(primitive: Any, size: int, values: Any, flags: Any, keywords: Any) -> Any:
+        by_frequency = primitive.name == "Embedding" and keywords["by_frequency"]
+        assert primitive.name in ONE_BY_ONE or by_frequency, f"{primitive.name} is a loop"
+        return common.looped(primitive, size, values, flags, keywords)
+
+    monkeypatch.setattr(batched, "looped", noted)
+    monkeypatch.setattr(layers, "looped", noted)
 
 
 class Calls:
@@ -107,8 +119,6 @@ class Calls:
 
 def refuses(op: Any, error: Exception) -> bool:
     """Whether this row is known to refuse, in these words."""
-    import re
-
     return isinstance(error, RuntimeError) and re.search(REFUSED.get(op.label, "^$"), str(error)) is not None
 
 
@@ -121,7 +131,7 @@ def assert_alike(one: Tensor, many: Tensor, sample: Any, tolerance: float = 1e-1
 
 
 def compare(op: Any, calls: Calls, batched: Sequence[int], in_dim: int = 0) -> None:
-    """vmap over the tensors of these numbers, against one call after the other."""
+    """With vmap over the tensors of these numbers, against one call after the other."""
     versions = [calls.version(number) for number in range(SAMPLES)]
     mapped = [
         dg.stack([version[number] for version in versions], in_dim) if number in batched else versions[0][number]
@@ -220,7 +230,7 @@ def differentiated(op: Any, count: int) -> list[tuple[Calls, Any]]:
 
 @every_differentiable_row
 def test_gradients_of_each_sample(op: Any) -> None:
-    """grad inside vmap: derivatives go through the same rules."""
+    """With grad inside vmap: derivatives go through the same rules."""
     for calls, function in differentiated(op, 3):
         scalar = scalar_of(function)
         each = [[calls.version(number)[k] for k in calls.floats] for number in range(SAMPLES)]
@@ -273,7 +283,7 @@ def test_gradients_of_what_samples_share(op: Any) -> None:
 
 @every_differentiable_row
 def test_many_vectors_at_once(op: Any) -> None:
-    """vmap over the cotangents of a vector-Jacobian product and over the tangents of a Jacobian-vector product."""
+    """With vmap over the cotangents of vector-Jacobian products and the tangents of Jacobian-vector products."""
     for calls, function in differentiated(op, 2):
         floats = tuple(calls.version(0)[k] for k in calls.floats)
         dg.manual_seed(0)
@@ -284,10 +294,8 @@ def test_many_vectors_at_once(op: Any) -> None:
             return [Tensor(rng.uniform(0.5, 1, (SAMPLES, *x.shape)).astype(x.dtype)) for x in tensors]
 
         cotangents = drawn(outputs)
+        together = vmap(lambda *vectors, pullback=pullback: pullback(vectors))(*cotangents)
         for number in range(SAMPLES):
-            together = (
-                vmap(lambda *vectors, pullback=pullback: pullback(vectors))(*cotangents) if not number else together
-            )
             alone = pullback(tuple(vector[number] for vector in cotangents))
             for one, many in zip(alone, together, strict=True):
                 assert_alike(one, many[number], calls.sample, 1e-8)
@@ -320,9 +328,9 @@ def test_refusals_happen(label: str) -> None:
     refused = 0
     for op in [op for op in TABLE.ROWS if op.label == label]:
         for calls in calls_of(op):
-            for batched in [*([k] for k in range(calls.count)), list(range(calls.count))]:
-                stacked = [dg.stack([x] * 2, -1) if k in batched else x for k, x in enumerate(calls.version(0))]
-                in_dims = tuple(-1 if k in batched else None for k in range(calls.count))
+            for mapped in [*([k] for k in range(calls.count)), list(range(calls.count))]:
+                stacked = [dg.stack([x] * 2, -1) if k in mapped else x for k, x in enumerate(calls.version(0))]
+                in_dims = tuple(-1 if k in mapped else None for k in range(calls.count))
                 try:
                     vmap(calls, in_dims=in_dims, randomness="same")(*stacked)
                 except RuntimeError as error:

@@ -82,14 +82,14 @@ def test_views_keep_the_dtype(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_floats_stay(dtype: str) -> None:
-    from distgrad.ops import loss, normalization, pooling
+    from distgrad.ops import loss, normalization, pointwise_loss, pooling
 
     x = dg.Tensor(np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(dtype))
     rows, labels = x[:, :, 0, 0], dg.tensor([0, 2])
     results = [
         pooling.max_pool2d(x, 2), pooling.avg_pool2d(x, 2), pooling.adaptive_avg_pool2d(x, 1),
         normalization.batch_norm(x, None, None, training=True), loss.cross_entropy(rows, labels),
-        loss.nll_loss(rows, labels), loss.mse_loss(rows, rows),
+        loss.nll_loss(rows, labels), pointwise_loss.mse_loss(rows, rows),
         normalization.batch_norm(x, *(dg.ones(3, dtype=np.dtype(dtype)) for _ in range(2))),
     ]  # fmt: skip
     assert {result.dtype.name for result in results} == {dtype}

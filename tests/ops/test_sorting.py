@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,9 +126,19 @@ def test_nan_lies_behind_every_boundary() -> None:
         assert dg.searchsorted(dg.tensor([1.0, 2.0, NAN]), values, right=right).tolist() == [3, 3]
 
 
+@pytest.mark.parametrize("function", [dg.unique, dg.unique_consecutive])
+def test_unique_refuses_a_gradient(function: Any) -> None:
+    """As in PyTorch: silence would be a gradient that is missing."""
+    x = dg.tensor([1.0, 2.0, 2.0], requires_grad=True)
+    values, counts = function(x, return_counts=True)
+    assert values.requires_grad and not counts.requires_grad
+    with pytest.raises(RuntimeError, match="derivative for unique is not implemented"):
+        values.sum().backward()
+
+
 def test_counts_carry_no_gradient() -> None:
     x = dg.tensor([1.0, 2.0, 2.0], requires_grad=True)
-    for result in (x.unique(), x.histc(3), dg.searchsorted(x, x), dg.bucketize(x, x), x.argsort(), dg.isin(x, x)):
+    for result in (x.histc(3), dg.searchsorted(x, x), dg.bucketize(x, x), x.argsort(), dg.isin(x, x)):
         assert not result.requires_grad
     assert not dg.bincount(dg.tensor([0, 1, 1]), x).requires_grad
 

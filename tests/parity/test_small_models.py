@@ -66,7 +66,7 @@ def transformer_batches() -> Batches:
 
 
 def mlp(t: Any) -> Any:
-    """Points inside a circle and outside, told apart; batch norm and dropout (of probability 0: the streams differ) on the way."""
+    """Points inside a circle, and outside; with batch norm, and dropout of probability 0, since the streams differ."""
     nn, F = t.nn, t.nn.functional
 
     class Mlp(nn.Module):  # type: ignore[misc, name-defined]

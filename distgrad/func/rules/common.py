@@ -26,6 +26,7 @@ ONE_BY_ONE: dict[str, str] = {
     "MaskedScatter": "how many elements a sample takes depends on its mask",
     "MedianOfAll": "its gradient is shared by all elements equal to the median",
     "NanmedianOfAll": "as MedianOfAll",
+    "Unique": "how many different values there are depends on them; refused before it is reached",
     "ZeroSlices": "belongs to CopySlices",
 }
 

@@ -14,7 +14,7 @@ from .common import Flags, Keywords, Values, aligned, everywhere, rule, sample_s
     "Eq Ne Lt Le Gt Ge Isclose LogicalAnd LogicalOr LogicalXor LogicalNot",
     "BitwiseAnd BitwiseOr BitwiseXor BitwiseNot BitwiseLeftShift BitwiseRightShift",
     "Maximum Minimum Fmax Fmin Clamp ClampMin ClampMax ClampBetween",
-    "Atan2 Hypot Logaddexp Logaddexp2 Copysign Nextafter Ldexp Heaviside Addcmul Addcdiv Lerp",
+    "Atan2 Hypot Logaddexp Logaddexp2 Copysign Nextafter Ldexp Heaviside Addcmul Addcdiv Lerp LerpBy",
 )
 def broadcasting(primitive: Primitive, size: int, values: Values, flags: Flags, keywords: Keywords) -> Any:
     """Operands that broadcast, and whose gradients are summed to their shape."""
@@ -25,7 +25,7 @@ def broadcasting(primitive: Primitive, size: int, values: Values, flags: Flags, 
     "Alias Clone ToCopy ToIntegral ViewAsDtype Zeros Fill Neg Abs Sign Exp Exp2 Expm1 Log Log1p Log2 Log10 Logit",
     "Sqrt Rsqrt Reciprocal Sin Cos Tan Asin Acos Atan Sinh Cosh Tanh Asinh Acosh Atanh Sinc Sigmoid Relu",
     "Isnan Isinf Isfinite Isposinf Isneginf Isreal Signbit NanToNum Floor Ceil Trunc Round Frac",
-    "Erf Erfc Erfinv Polygamma Digamma Lgamma",
+    "Times Deg2rad Rad2deg Erf Erfc Erfinv Polygamma Digamma Lgamma",
     "LogSigmoid Softplus Silu Mish Gelu Softsign Tanhshrink LeakyRelu Elu Hardtanh Hardsigmoid Hardswish Threshold",
     "Hardshrink Softshrink",
     # these work on the last dimensions, of any number of batches

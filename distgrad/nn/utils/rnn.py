@@ -9,6 +9,7 @@ import numpy as np
 
 from ...autograd import Tensor
 from ...ops.join import cat, stack
+from ...registry import no_attribute
 
 
 class PackedSequence(NamedTuple):
@@ -184,3 +185,20 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     inverse = np.empty_like(permutation._data)
     inverse[permutation._data] = np.arange(permutation.numel())
     return Tensor(inverse)
+
+
+__all__ = [
+    "PackedSequence",
+    "invert_permutation",
+    "pack_padded_sequence",
+    "pack_sequence",
+    "pad_packed_sequence",
+    "pad_sequence",
+    "unpack_sequence",
+    "unpad_sequence",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Says that there is no such name, and which is nearest."""
+    raise no_attribute("module 'distgrad.nn.utils.rnn'", name, __all__)

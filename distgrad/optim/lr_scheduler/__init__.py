@@ -14,6 +14,7 @@ those who skip a step with reason or whose optimizer is wrapped.
 
 from __future__ import annotations
 
+from ...registry import no_attribute
 from .base import LRScheduler
 from .composite import ChainedScheduler, SequentialLR
 from .cosine import CosineAnnealingLR, CosineAnnealingWarmRestarts
@@ -40,3 +41,8 @@ __all__ = [
     "SequentialLR",
     "StepLR",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Says that there is no such name, and which is nearest."""
+    raise no_attribute("module 'distgrad.optim.lr_scheduler'", name, __all__)

@@ -142,6 +142,7 @@ ROWS = [
             Wrong(RuntimeError, "0 sized dimensions", EMPTY, dim=1),
             Wrong(TypeError, "must be Tensor", 1),
         ),
+        ("Unique",),
         differentiable=False,
         dtypes="same",
     ),

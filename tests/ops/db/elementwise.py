@@ -127,6 +127,7 @@ def torch_expand(torch: Any, x: Any, *size: Any) -> Any:
 
 SHAPES = "do not broadcast"
 
+
 def summations(rng: np.random.Generator) -> Iterator[Sample]:
     x = rng.standard_normal((2, 1, 3))
     for size in ((1, 3), (2, 1, 1), (3,), (1,), (2, 1, 3)):
@@ -159,7 +160,7 @@ ROWS = [
             Wrong(RuntimeError, "Boolean alpha only supported for Boolean results", INTEGERS, 2, alpha=True),
             Wrong(TypeError, "argument 'alpha' must be Number, not str", INTEGERS, 2, alpha="2"),
         ),
-        ("Add", "SumToSize"),
+        ("Add", "SumToSize", "Times"),
         dtypes="common",
         broadcasts=True,
     ),

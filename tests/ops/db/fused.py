@@ -85,9 +85,9 @@ ROWS = [
             Wrong(RuntimeError, "dtype float64 for `weight` but got dtype int64", np.ones(2), np.ones(2), ints(1, 2)),
             Wrong(TypeError, r"lerp\(\): argument 'end' must be Tensor, not float", np.ones(2), 1.0, 0.5),
             Wrong(TypeError, "argument 'weight' must be Number or Tensor, not str", np.ones(2), np.ones(2), "1"),
-            Wrong(RuntimeError, rf"lerp: the shapes \[3\], \[2\], \[\] {SHAPES}", np.ones(3), np.ones(2), 0.5),
+            Wrong(RuntimeError, rf"lerp: the shapes \[3\], \[2\] {SHAPES}", np.ones(3), np.ones(2), 0.5),
         ),
-        ("Lerp",),
+        ("Lerp", "LerpBy"),
         dtypes="takes tensors of one dtype",
     ),
 ]

@@ -134,7 +134,7 @@ ROWS = [
             elements(function),
             one(0.0, 9.0),
             (Wrong(TypeError, rf"{name}\(\): argument 'input' must be Tensor, not float", 1.0),),
-            ("Mul",),
+            (name.capitalize(),),
             dtypes="floating",
         )
         for name, function in {"deg2rad": math.radians, "rad2deg": math.degrees}.items()
