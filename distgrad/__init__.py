@@ -1,6 +1,6 @@
 """distgrad: distributed data-parallel training in NumPy, with PyTorch's API and meaning.
 
-``import distgrad as torch`` and type what you know. Importing it costs little more than importing NumPy: the rooms that
+``import distgrad as torch`` and type what you know. Importing it takes about half as long again as importing NumPy: the rooms that
 need more (``nn`` does not; ``data``, ``distributed``, ``models`` and ``launch`` do) are imported when first used, and
 MPI is never initialised by an import.
 """
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from . import blas as _blas
 
 _blas.share_cores_of_this_process()  # before NumPy is imported, or it has no effect
+
+from math import e, inf, nan, pi
 
 import numpy as _np
 
@@ -46,6 +48,7 @@ int16 = short = _np.dtype(_np.int16)
 int32 = int = _np.dtype(_np.int32)
 int64 = long = _np.dtype(_np.int64)
 bool = _np.dtype(_np.bool_)
+newaxis = None
 
 _LAZY = ("checkpoint", "data", "distributed", "func", "models", "observe", "utils")
 
@@ -68,6 +71,7 @@ __all__ = [
     "data",
     "distributed",
     "double",
+    "e",
     "enable_grad",
     "float",
     "float16",
@@ -75,6 +79,7 @@ __all__ = [
     "float64",
     "func",
     "half",
+    "inf",
     "inference_mode",
     "int",
     "int8",
@@ -86,10 +91,13 @@ __all__ = [
     "linalg",
     "long",
     "models",
+    "nan",
+    "newaxis",
     "nn",
     "no_grad",
     "observe",
     "optim",
+    "pi",
     "set_grad_enabled",
     "set_printoptions",
     "short",

@@ -7,7 +7,6 @@ when a config is read or written, so that importing this module costs nothing.
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -323,6 +322,8 @@ class _Schema:
             return f"must be {' and '.join(limits)}"
         if kind == "literal_error":
             names = [str(name) for name in get_args(field.annotation)] if field is not None else []
+            import difflib
+
             close = difflib.get_close_matches(str(value), names, n=1)
             return f"must be one of {item['ctx']['expected']}" + (f" (did you mean {close[0]!r}?)" if close else "")
         if kind in _TYPES:

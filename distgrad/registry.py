@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
@@ -14,6 +13,8 @@ T = TypeVar("T")
 def no_attribute(owner: str, name: str, names: Iterable[str]) -> AttributeError:
     """The error for a name that ``owner`` does not have; it says so, and which of ``names`` is nearest."""
     # a private name is a protocol's question, not a user's typing
+    import difflib  # only for a message
+
     near = [] if name.startswith("_") else difflib.get_close_matches(name, names, n=1)
     hint = f": it is not in distgrad; the nearest name is {near[0]!r}" if near else ": it is not in distgrad"
     return AttributeError(f"{owner} has no attribute {name!r}{hint}", name=name)
@@ -21,6 +22,8 @@ def no_attribute(owner: str, name: str, names: Iterable[str]) -> AttributeError:
 
 def nearest(name: str, names: list[str]) -> str:
     """A clause that suggests the name most like ``name`` (empty when nothing is close)."""
+    import difflib
+
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -7,11 +7,12 @@ memory changes). The rest are tools on top.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..registry import no_attribute
 from . import functional, graph
 from .anomaly import detect_anomaly, is_anomaly_check_nan_enabled, is_anomaly_enabled, set_detect_anomaly
 from .derivatives import backward, grad
-from .draw import draw
 from .function import Function
 from .grad_mode import (
     enable_grad,
@@ -23,6 +24,9 @@ from .grad_mode import (
 )
 from .gradcheck import gradcheck, gradgradcheck
 from .tensor import Size, Tensor
+
+if TYPE_CHECKING:
+    from .drawing import draw
 
 Variable = Tensor
 
@@ -52,5 +56,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Says that there is no such name, and which is nearest."""
+    """``draw``, which is imported when it is first used; of another name, that there is none, and which is nearest."""
+    if name == "draw":
+        from .drawing import draw
+
+        return draw
     raise no_attribute("module 'distgrad.autograd'", name, __all__)

@@ -90,6 +90,7 @@ def grad(
     retain_graph: bool | None = None,
     create_graph: bool = False,
     allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
     materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of ``outputs`` with respect to ``inputs``, as ``torch.autograd.grad``; no ``grad`` is touched.
@@ -101,11 +102,16 @@ def grad(
         retain_graph: keep the residuals for another pass (default: ``create_graph``).
         create_graph: record the pass itself, for higher derivatives.
         allow_unused: give None for an input that the outputs do not depend on, instead of raising.
+        is_grads_batched: refused; ``func.vmap`` of the function in ``func.vjp`` does it.
         materialize_grads: give zeros instead of None.
 
     Returns:
         One tensor (or None) for each input, of that input's shape.
     """
+    if is_grads_batched:
+        raise NotImplementedError(
+            "grad: is_grads_batched=True is not here; func.vmap over the function that func.vjp gives computes the same"
+        )
     if materialize_grads and allow_unused is False:
         raise ValueError("Expected allow_unused to be True or not passed when materialize_grads=True")
     sources, targets = _sequence(outputs), _sequence(inputs)

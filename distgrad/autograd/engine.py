@@ -133,7 +133,14 @@ class AccumulateGrad(Node):
             variable._grad = gradient.clone() if variable._grad is None else variable._grad + gradient
         elif variable._grad is None:
             # A copy where anybody else holds the array, such as the other input of an addition.
-            alone = sys.getrefcount(gradient) <= _HOLDERS and gradient.flags.owndata and gradient.flags.c_contiguous
+            # A hook, too, may have returned a tensor that it keeps.
+            alone = (
+                sys.getrefcount(gradient) <= _HOLDERS
+                and gradient.flags.owndata
+                and gradient.flags.c_contiguous
+                and not variable._hooks
+                and self.hooks is None
+            )
             variable._grad = Tensor(gradient if alone else np.array(gradient, order="C"))
         else:
             if variable._grad._node is not None:  # recorded by an earlier create_graph: leave that history alone

@@ -21,6 +21,11 @@ def check_history(tensor: Tensor, recorded: bool) -> None:
         RuntimeError: a leaf that requires a gradient, or a view of one; a view that was made without recording or is
             one of several results.
     """
+    if tensor._inference and not mode.inference:
+        raise RuntimeError(
+            "Inplace update to inference tensor outside InferenceMode is not allowed. You can make a clone to get a "
+            "normal tensor before doing inplace update."
+        )
     if mode.enabled and (tensor.requires_grad or recorded):
         tensor._up_to_date()
         view = tensor._view
@@ -36,8 +41,6 @@ def check_history(tensor: Tensor, recorded: bool) -> None:
                 "a leaf Variable that requires grad is being used in an in-place operation. Do it inside no_grad(), or "
                 "use the out-of-place form"
             )
-    if tensor._inference and not mode.inference and mode.enabled and recorded:
-        raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed; clone() it first")
 
 
 def check(tensor: Tensor, recorded: bool) -> None:

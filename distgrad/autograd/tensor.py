@@ -35,6 +35,9 @@ class Size(tuple[int, ...]):
         """The number of elements."""
         return int(np.prod(self, dtype=np.int64))
 
+    def __add__(self, other: Any) -> Size:
+        return Size(tuple.__add__(self, tuple(other)))
+
     def __repr__(self) -> str:
         return f"torch.Size([{', '.join(map(str, self))}])"
 
@@ -147,6 +150,23 @@ class Tensor(_Slots):
     def numel(self) -> int:
         """The number of elements."""
         return self._data.size
+
+    nelement = numel
+    ndimension = dim
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes an element."""
+        return self._data.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self._data.size * self._data.itemsize
+
+    def is_inference(self) -> bool:
+        """Whether it was made inside ``inference_mode``."""
+        return self._inference
 
     def element_size(self) -> int:
         """Bytes an element."""
@@ -448,8 +468,6 @@ class Tensor(_Slots):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Values and whether they require a gradient; gradients, hooks and history stay behind, as in PyTorch."""
-        if self._node is not None:
-            raise RuntimeError("a tensor with a history cannot be pickled or copied: detach() it first")
         return type(self), (np.ascontiguousarray(self._data).reshape(self._data.shape), self._requires_grad)
 
     def __getattr__(self, name: str) -> Any:

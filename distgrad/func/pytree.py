@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 Structure = Any  # what ``flatten`` leaves: None for a leaf, else a pair of a kind and the structures below
@@ -11,34 +11,35 @@ Structure = Any  # what ``flatten`` leaves: None for a leaf, else a pair of a ki
 def flatten(tree: Any) -> tuple[list[Any], Structure]:
     """The leaves of ``tree``, in order, and the structure that ``unflatten`` rebuilds it from."""
     leaves: list[Any] = []
+    return leaves, _taken_apart(tree, leaves)
 
-    def walk(node: Any) -> Structure:
-        if isinstance(node, (tuple, list)):
-            return node, [walk(item) for item in node]
-        if isinstance(node, dict):
-            return node, [walk(item) for item in node.values()]
-        leaves.append(node)
-        return None
 
-    structure = walk(tree)
-    return leaves, structure
+# Functions of the module, not closures that call themselves: these would be cycles that hold the leaves.
+
+
+def _taken_apart(node: Any, leaves: list[Any]) -> Structure:
+    if isinstance(node, (tuple, list)):
+        return node, [_taken_apart(item, leaves) for item in node]
+    if isinstance(node, dict):
+        return node, [_taken_apart(item, leaves) for item in node.values()]
+    leaves.append(node)
+    return None
+
+
+def _put_together(node: Structure, leaves: Iterator[Any]) -> Any:
+    if node is None:
+        return next(leaves)
+    kind, below = node
+    items = [_put_together(item, leaves) for item in below]
+    if isinstance(kind, dict):
+        return type(kind)(zip(kind, items, strict=True))
+    make = getattr(type(kind), "_make", type(kind))  # a named tuple takes its items one by one
+    return make(items)
 
 
 def unflatten(leaves: list[Any], structure: Structure) -> Any:
     """The tree of that structure with other leaves."""
-    rest = iter(leaves)
-
-    def build(node: Structure) -> Any:
-        if node is None:
-            return next(rest)
-        kind, below = node
-        items = [build(item) for item in below]
-        if isinstance(kind, dict):
-            return type(kind)(zip(kind, items, strict=True))
-        make = getattr(type(kind), "_make", type(kind))  # a named tuple takes its items one by one
-        return make(items)
-
-    return build(structure)
+    return _put_together(structure, iter(leaves))
 
 
 def same_structure(one: Structure, other: Structure) -> bool:

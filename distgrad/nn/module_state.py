@@ -198,6 +198,27 @@ class StatefulModule:
             for change in changes:
                 change()
 
+    def _match(
+        self,
+        state: dict[str, Any],
+        prefix: str,
+        assign: bool,
+        metadata: Mapping[str, Any],
+        keys: _IncompatibleKeys,
+        errors: _Errors,
+        hooks: list[tuple[StatefulModule, Callable[..., Any]]],
+    ) -> None:
+        """Matches ``state`` with this module and those below it; collects names, errors and post hooks."""
+        local_metadata = dict(metadata.get(prefix[:-1], {})) | {"assign_to_params_buffers": assign}
+        # Told to be strict always, so that the names are there to be returned.
+        self._load_from_state_dict(state, prefix, local_metadata, True, *keys, errors)
+        for name, child in self._modules.items():
+            if child is not None:
+                below = f"{prefix}{name}."
+                part = {key: value for key, value in state.items() if key.startswith(below)}
+                child._match(part, below, assign, metadata, keys, errors, hooks)
+        hooks.extend((self, hook) for hook in self._load_state_dict_post_hooks.values())
+
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> _IncompatibleKeys:
@@ -225,18 +246,7 @@ class StatefulModule:
         errors = _Errors()
         keys = _IncompatibleKeys([], [])
         hooks: list[tuple[StatefulModule, Callable[..., Any]]] = []
-
-        def match(module: StatefulModule, state: dict[str, Any], prefix: str) -> None:
-            local_metadata = dict(metadata.get(prefix[:-1], {})) | {"assign_to_params_buffers": assign}
-            # Told to be strict always, so that the names are there to be returned.
-            module._load_from_state_dict(state, prefix, local_metadata, True, *keys, errors)
-            for name, child in module._modules.items():
-                if child is not None:
-                    below = f"{prefix}{name}."
-                    match(child, {key: value for key, value in state.items() if key.startswith(below)}, below)
-            hooks.extend((module, hook) for hook in module._load_state_dict_post_hooks.values())
-
-        match(self, OrderedDict(state_dict), "")
+        self._match(OrderedDict(state_dict), "", assign, metadata, keys, errors, hooks)
         if errors or not hooks:
             self._raise_if_incompatible(keys, errors, strict)
         for change in errors.changes:

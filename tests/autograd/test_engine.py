@@ -644,3 +644,19 @@ def test_a_gradient_that_is_asked_for_is_read_before_the_nodes_own_hooks() -> No
     y.register_hook(lambda g: g * 2)
     at_y, at_x = dg.autograd.grad(y.sum(), (y, x))
     assert at_y.tolist() == [2.0, 2.0] and at_x.tolist() == [60.0, 60.0]
+
+
+def test_what_a_hook_returns_stays_its_own() -> None:
+    x = leaf(1.0, 2.0)
+    mine = dg.ones(2, dtype=dg.float64)
+    x.register_hook(lambda g: mine)
+    for _ in range(2):
+        (x * 3).sum().backward()
+    assert mine.tolist() == [1.0, 1.0] and x.grad.tolist() == [2.0, 2.0]
+    y = leaf(1.0, 2.0)
+    (y * 3).sum().backward()
+    kept: list[Any] = []
+    y.register_hook(lambda g: kept.append(g * 2) or kept[-1])
+    for _ in range(2):
+        (y * 3).sum().backward()
+    assert kept[0].tolist() == [6.0, 6.0] and y.grad.tolist() == [15.0, 15.0]

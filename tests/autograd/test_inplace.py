@@ -262,3 +262,13 @@ def test_versions_in_a_view_of_a_saved_operand() -> None:
     z = (y * y).sum()  # saved at version 1
     z.backward()
     assert x.grad.tolist() == [4.0, 6.0]
+
+
+def test_an_inference_tensor_is_not_changed_outside() -> None:
+    with dg.inference_mode():
+        x = dg.ones(2)
+        x.add_(1)
+    for block in (dg.enable_grad, dg.no_grad):
+        with block(), pytest.raises(RuntimeError, match="Inplace update to inference tensor outside InferenceMode"):
+            x.add_(1)
+    assert x.tolist() == [2.0, 2.0]

@@ -539,3 +539,28 @@ def test_as_pytorch(name: str) -> None:
         assert tuple(one.shape) == tuple(other.shape)
         assert one.requires_grad == other.requires_grad
         np.testing.assert_allclose(one.detach().numpy(), other.detach().numpy(), rtol=1e-9, atol=1e-12)
+
+
+def test_no_cycles_are_left() -> None:
+    """What a transform has computed goes with its result, not with the next garbage collection."""
+    import gc
+
+    from distgrad import func
+
+    x = dg.ones(3, dtype=dg.float64)
+
+    def run() -> None:
+        func.hessian(lambda x: (x**3).sum())(x)
+        func.vmap(func.grad(lambda x: x.sin()))(x)
+        func.jvp(lambda x: x.exp(), (x,), (x,))
+
+    run()
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(gc.get_objects())
+        for _ in range(20):
+            run()
+        assert len(gc.get_objects()) - before < 40
+    finally:
+        gc.enable()

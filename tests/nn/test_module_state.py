@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections import OrderedDict
 from typing import Any
 
@@ -142,3 +143,15 @@ def test_incompatible_names_with_extra_state_as_in_pytorch() -> None:
         return texts
 
     assert messages(distgrad) == messages(torch)
+
+
+def test_loading_leaves_nothing_for_the_garbage_collector() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2)))
+    state = model.state_dict()
+    gc.collect()
+    gc.disable()
+    try:
+        model.load_state_dict(state)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
