@@ -1,8 +1,8 @@
 """distgrad: distributed data-parallel training in NumPy, with PyTorch's API and meaning.
 
-``import distgrad as torch`` and type what you know. Importing it takes about half as long again as importing NumPy: the rooms that
-need more (``nn`` does not; ``data``, ``distributed``, ``models`` and ``launch`` do) are imported when first used, and
-MPI is never initialised by an import.
+``import distgrad as torch`` and type what you know. Importing it takes about half as long again as importing NumPy: the
+rooms that need more (``nn`` does not; ``data``, ``distributed``, ``models`` and ``launch`` do) are imported when first
+used, and MPI is never initialised by an import.
 """
 
 from __future__ import annotations
