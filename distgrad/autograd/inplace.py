@@ -7,7 +7,7 @@ import numpy as np
 from .grad_mode import mode
 from .primitive import OperationNode, Primitive, define
 from .tensor import Array, Tensor
-from .view import Step, replay
+from .view import Step, replay, take_history
 
 
 def check_history(tensor: Tensor, recorded: bool) -> None:
@@ -94,24 +94,13 @@ def rebase(tensor: Tensor, result: Tensor) -> Tensor:
     if not mode.enabled:
         return tensor
     if tensor._view is None:
-        _set_history(tensor, result)
+        take_history(tensor, result)
     elif result._requires_grad:
         base = tensor._view.base
-        _set_history(base, _copy_slices(base, result, steps=tensor._view.steps(), order=_memory_order(base._data)))
+        take_history(base, _copy_slices(base, result, steps=tensor._view.steps(), order=_memory_order(base._data)))
         if tensor._retains_grad:
             tensor._up_to_date()  # at once: from here on it is the gradient of the new values that is kept
     return tensor
-
-
-def _set_history(tensor: Tensor, result: Tensor) -> None:
-    retained = tensor._retains_grad and tensor._node is not None
-    if retained and tensor._node is not None:
-        tensor._node.retain(tensor._output_nr, None)
-        tensor._retains_grad = False
-    tensor._node, tensor._output_nr = result._node, result._output_nr
-    tensor._requires_grad = result._requires_grad
-    if retained:
-        tensor.retain_grad()  # of its new values
 
 
 def _memory_order(array: Array) -> tuple[int, ...]:

@@ -60,15 +60,10 @@ class View:
             self.check(tensor, "its base or another view of its base has been")
             with set_grad_enabled(True):
                 fresh = replay(self.base, self.steps())
-            retained = tensor._retains_grad and tensor._node is not None
-            if retained:
-                tensor._node.retain(tensor._output_nr, None)  # type: ignore[union-attr]
-            tensor._node, tensor._output_nr, tensor._requires_grad = fresh._node, fresh._output_nr, True
             if tensor._inherited:
                 tensor._inherited = False
-            if retained:
-                self.version, tensor._retains_grad = version, False
-                tensor.retain_grad()
+            self.version = version
+            take_history(tensor, fresh)
         elif self.base._requires_grad:
             return  # nothing is recorded now: put off
         self.version = version
@@ -100,6 +95,18 @@ class View:
                 "of a function that returns multiple views. Such functions do not allow the output views to be "
                 "modified inplace. You should replace the inplace operation by an out-of-place one."
             )
+
+
+def take_history(tensor: Tensor, result: Tensor) -> None:
+    """Gives ``tensor`` the history of ``result``; a gradient that was to be retained is that of its new values."""
+    retained = tensor._retains_grad and tensor._node is not None
+    if retained and tensor._node is not None:
+        tensor._node.retain(tensor._output_nr, None)
+        tensor._retains_grad = False
+    tensor._node, tensor._output_nr = result._node, result._output_nr
+    tensor._requires_grad = result._requires_grad
+    if retained:
+        tensor.retain_grad()
 
 
 def replay(source: Any, steps: tuple[Step, ...]) -> Any:

@@ -6,8 +6,8 @@ import gc
 from collections.abc import Callable, Sequence
 
 from ..autograd import Tensor
-from ..autograd.inplace import _set_history, check_history
-from ..autograd.view import View
+from ..autograd.inplace import check_history
+from ..autograd.view import View, take_history
 from . import shape, strided
 
 METHODS = (  # what a Tensor offers
@@ -34,7 +34,7 @@ def _become(input: Tensor, view: Callable[[Tensor], Tensor]) -> Tensor:
     if after._view is not None:
         input._reshaped = input._reshaped or input._view is None
         input._view = after._view
-    _set_history(input, after)
+    take_history(input, after)
     input._changed()
     if input._view is not None and input._counter is not None:
         input._view.version = input._counter[0]
