@@ -1,7 +1,9 @@
 """Batch normalization (Ioffe and Szegedy, 2015) of ``(N, C, *spatial)`` over every dimension but ``C``.
 
-Statistics are summed in float64 whatever the input's dtype, as PyTorch does on the CPU. Half precision is computed in
-float32, and its statistics are float32 too.
+Results have the memory order of the input if that is HWNC (or a matrix), and are row-major otherwise. In HWNC order the
+work is ``fused_norm``'s, a piece of memory at a time, whose sums are in the input's dtype within a piece and in float64
+between them; here, for all other orders, everything is summed in float64. Half precision is computed in float32, and
+its statistics are float32 too.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.kernels import fused_norm
+from distgrad.kernels.layout import as_hwnc, is_hwnc
+
 FloatArray: TypeAlias = NDArray[Any]
 
 # Each pass goes through several operations a block of images at a time, so that all but the first find it in cache.
@@ -20,7 +25,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def batch_norm_statistics(input: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and biased variance of each channel, in two passes: ``var = mean((x - mean)**2)``.
+    """Mean and biased variance of each channel: ``var = mean((x - mean)**2)``.
 
     Args:
         input: ``(N, C, *spatial)``, float16, float32 or float64.
@@ -28,6 +33,9 @@ def batch_norm_statistics(input: FloatArray) -> tuple[NDArray[np.float64], NDArr
     Returns:
         Two float64 arrays ``(C,)``; zeros for an empty batch.
     """
+    pixels = _pixels(_single(input))
+    if pixels is not None:
+        return fused_norm.channel_statistics(pixels)[:2]
     x = _three_d(input)
     count = max(1, x.shape[0] * x.shape[2])
     mean, var = np.zeros(x.shape[1]), np.zeros(x.shape[1])
@@ -56,9 +64,16 @@ def batch_norm_train(
         The output, of the input's shape and dtype; ``mean``, ``invstd = 1 / sqrt(var + eps)`` and ``var``, ``(C,)``, in
         the dtype of the computation. An empty batch has mean 0 and variance 0.
     """
-    mean, var = batch_norm_statistics(input)
+    single = _single(input)
+    mean, var = batch_norm_statistics(single)
     invstd = inverse_deviation(var, eps)
-    x = _three_d(input)
+    pixels = _pixels(single)
+    if pixels is not None:
+        dtype = single.dtype
+        output = _normalized(single, pixels, *fused_norm.coefficients(mean, invstd, weight, bias, dtype))
+        output = output.astype(input.dtype, copy=False)
+        return output, mean.astype(dtype), invstd.astype(dtype), var.astype(dtype)
+    x = _three_d(single)
     output = np.empty(x.shape, x.dtype)
     scale = invstd if weight is None else invstd * weight
     rounded_mean = mean.astype(x.dtype)
@@ -98,12 +113,16 @@ def batch_norm_eval(
     Returns:
         The output, of the input's shape and dtype.
     """
-    x = _three_d(input)
-    output = np.empty(x.shape, x.dtype)
     scale = inverse_deviation(running_var.astype(np.float64), eps)
     if weight is not None:
         scale = scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
+    single = _single(input)
+    pixels = _pixels(single)
+    if pixels is not None:
+        return _normalized(single, pixels, scale, shift).astype(input.dtype, copy=False)
+    x = _three_d(single)
+    output = np.empty(x.shape, x.dtype)
     scale, shift = scale.astype(x.dtype)[:, None], shift.astype(x.dtype)[:, None]
     for block in _blocks(x):
         np.multiply(x[block], scale, out=output[block])
@@ -121,8 +140,15 @@ def batch_norm_scale(grad_output: FloatArray, scale: FloatArray) -> FloatArray:
     Returns:
         An array of ``grad_output``'s shape and dtype.
     """
-    g = _three_d(grad_output)
-    output: FloatArray = np.multiply(g, scale.astype(g.dtype)[:, None])
+    single = _single(grad_output)
+    pixels = _pixels(single)
+    output: FloatArray
+    if pixels is not None:
+        output = np.empty_like(single)
+        fused_norm.scale_gradient(pixels, scale, _as_pixels(output))
+        return output.astype(grad_output.dtype, copy=False)
+    g = _three_d(single)
+    output = np.multiply(g, scale.astype(g.dtype)[:, None])
     return output.reshape(grad_output.shape).astype(grad_output.dtype, copy=False)
 
 
@@ -152,7 +178,11 @@ def batch_norm_train_backward(
         ``grad_input``, of the input's shape and dtype; ``grad_weight`` and ``grad_bias``, ``(C,)``, in the dtype of the
         computation; None for those not needed.
     """
-    x, g = _three_d(input), _three_d(grad_output)
+    single = _single(input)
+    pixels = _pixels(single)
+    if pixels is not None:
+        return _backward_pixels(single, pixels, _single(grad_output), weight, mean, invstd, needs, input.dtype)
+    x, g = _three_d(single), _three_d(_single(grad_output))
     needs_input, needs_weight, needs_bias = needs
     grad_sum, grad_dot = np.zeros(x.shape[1]), np.zeros(x.shape[1])
     center = mean.astype(np.float64)[:, None]
@@ -227,10 +257,67 @@ def _grad_input(
     return output
 
 
+def _single(array: FloatArray) -> FloatArray:
+    """Half precision as float32, in the same memory order."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
 def _three_d(array: FloatArray) -> FloatArray:
-    """``(N, C, *spatial)`` as ``(N, C, S)``, in the dtype of the computation."""
-    x = array.reshape(*array.shape[:2], math.prod(array.shape[2:]))
-    return x.astype(np.float32) if x.dtype == np.float16 else x
+    """``(N, C, *spatial)`` as ``(N, C, S)``."""
+    return array.reshape(*array.shape[:2], math.prod(array.shape[2:]))
+
+
+def _pixels(array: FloatArray) -> FloatArray | None:
+    """A view (H, W, N, C) of what has contiguous runs of all images' channels: images in HWNC order, and matrices."""
+    if array.ndim == 4 and is_hwnc(array):
+        return _as_pixels(array)
+    if array.ndim == 2 and array.flags.c_contiguous and array.size:
+        return _as_pixels(array)
+    return None
+
+
+def _as_pixels(array: FloatArray) -> FloatArray:
+    return array.transpose(2, 3, 0, 1) if array.ndim == 4 else array[None, None]
+
+
+def _normalized(
+    array: FloatArray, pixels: FloatArray, scale: FloatArray, shift: FloatArray, center: FloatArray | None = None
+) -> FloatArray:
+    output = np.empty_like(array)  # in its memory order
+    fused_norm.normalize(pixels, scale, shift, _as_pixels(output), center=center)
+    return output
+
+
+def _backward_pixels(
+    input: FloatArray,
+    x: FloatArray,
+    grad_output: FloatArray,
+    weight: FloatArray | None,
+    mean: FloatArray,
+    invstd: FloatArray,
+    needs: tuple[bool, bool, bool],
+    dtype: np.dtype[Any],
+) -> tuple[FloatArray | None, FloatArray | None, FloatArray | None]:
+    """``batch_norm_train_backward`` of ``input``, whose pixels are ``x``; the gradient gets their order."""
+    needs_input, needs_weight, needs_bias = needs
+    g = as_hwnc(grad_output) if input.ndim == 4 else np.ascontiguousarray(grad_output)[None, None]
+    if not (needs_input or needs_weight):
+        return None, None, fused_norm.channel_sums(g).astype(input.dtype) if needs_bias else None
+    inverse = invstd.astype(np.float64)
+    center = mean.astype(np.float64)
+    centered = fused_norm.far_mean(center * inverse, 1)
+    total, product = fused_norm.masked_gradient_sums(g, x, center, centered=centered)
+    grad_input: FloatArray | None = None
+    if needs_input:
+        count = x.size // x.shape[3]
+        scale = inverse if weight is None else inverse * weight
+        grad_input = np.empty_like(input)
+        slope = inverse * inverse * product / count
+        out = _as_pixels(grad_input)
+        fused_norm.normalize_backward(g, x, scale, center, total / count, slope, out, centered=centered)
+        grad_input = grad_input.astype(dtype, copy=False)
+    grad_weight = (product * inverse).astype(input.dtype) if needs_weight else None
+    return grad_input, grad_weight, total.astype(input.dtype) if needs_bias else None
 
 
 def _blocks(x: FloatArray) -> Iterator[slice]:

@@ -28,14 +28,20 @@ _BLOCK_BYTES = 4 << 20
 
 @half_in_single
 def conv(
-    input: FloatArray, weight: FloatArray, stride: Lengths, padding: Lengths, dilation: Lengths, groups: int
+    input: FloatArray,
+    weight: FloatArray,
+    stride: Lengths,
+    padding: Lengths,
+    dilation: Lengths,
+    groups: int,
+    bias: FloatArray | None = None,
 ) -> FloatArray:
-    """Convolve ``(N, C, *size)`` with ``(K, C/groups, *kernel_size)``: ``(N, K, *output size)``."""
+    """Convolve ``(N, C, *size)`` with ``(K, C/groups, *kernel_size)`` and add ``(K,)``: ``(N, K, *output size)``."""
     pairs = _pairs(stride, padding, dilation)
     if len(stride) == 1:
-        return conv2d(_row(input), _row(weight), *pairs, groups)[:, :, 0]
+        return conv2d(_row(input), _row(weight), *pairs, groups, bias)[:, :, 0]
     if len(stride) == 2:
-        return conv2d(input, weight, *pairs, groups)
+        return conv2d(input, weight, *pairs, groups, bias)
     sizes = map(window_count, input.shape[2:], weight.shape[2:], stride, padding, dilation)
     output = np.empty((len(input), len(weight), *sizes), input.dtype)
     for z, taps, planes in _output_planes(output, weight.shape, input.shape, stride, padding, dilation):
@@ -45,7 +51,7 @@ def conv(
         kernel = _as_channels(weight[:, :, taps])
         for images in _image_blocks(input[:, :, planes]):
             output[images, :, z] = conv2d(_as_channels(input[images, :, planes]), kernel, *pairs, groups)
-    return output
+    return biased(output, bias)
 
 
 @half_in_single
@@ -123,6 +129,13 @@ def conv_reference(
         )
         products = padded[:, first : first + per_group, *window] * weight[k]
         output[:, k, *place] = products.sum(axis=tuple(range(1, input.ndim)))
+    return output
+
+
+def biased(output: FloatArray, bias: FloatArray | None) -> FloatArray:
+    """``output``, (N, K, *size), after ``bias``, (K,), was added to it in place."""
+    if bias is not None:
+        output += bias.reshape(-1, *(1,) * (output.ndim - 2))
     return output
 
 

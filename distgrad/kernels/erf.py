@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .layout import is_hwnc_alone
 from .select import select
 
 Array = NDArray[Any]
@@ -127,6 +128,8 @@ def _gelu_backward_block(g: Array, x: Array, out: Array, y: Array, t: Array, u: 
 def _in_blocks(block: Callable[..., None], buffers: int, *operands: Any) -> Array:
     """``block`` of a part of each operand after the other, all of one shape and dtype; float16 computed in float32."""
     first = operands[0]
+    if all(map(is_hwnc_alone, operands)):  # in that order, which the result then has too
+        return _in_blocks(block, buffers, *(x.transpose(2, 3, 0, 1) for x in operands)).transpose(2, 3, 0, 1)
     dtype = np.dtype(np.float32) if first.dtype == np.float16 else first.dtype
     flat = [np.ascontiguousarray(x, dtype).reshape(-1) for x in operands]
     out = np.empty_like(flat[0])

@@ -1,11 +1,14 @@
 """Pooling over the last two dimensions of ``(N, C, H, W)``, and its adjoints.
 
 Max pooling returns where each maximum was, after which its derivative and every higher one are a scatter or a gather;
-average pooling is linear, so its derivative is its adjoint. Windows, ties and NaN follow PyTorch's ``max_pool2d``,
-``avg_pool2d``, ``adaptive_max_pool2d`` and ``adaptive_avg_pool2d``. Sizes are ``(vertical, horizontal)`` pairs.
+average pooling is linear, so its derivative is its adjoint. Windows, ties and NaN follow PyTorch's ``max_pool2d`` and
+``avg_pool2d``. Sizes are ``(vertical, horizontal)`` pairs.
 
 Where a maximum was is its pixel's number ``y*W + x`` in the plane, in the smallest unsigned dtype that holds all of
-them: these indices are kept until the backward pass.
+them, its *index*; or the number of its tap in the window, its *place*, a byte for nearly every window: places are kept
+until the backward pass.
+
+Images in HWNC order are left to ``pixel_pooling``, and their results are in that order too; others are row-major.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.kernels import pixel_pooling
+from distgrad.kernels.layout import as_hwnc, empty_hwnc, is_hwnc
+from distgrad.kernels.pixel_pooling import Window, place_dtype
 from distgrad.kernels.precision import half_in_single
 from distgrad.kernels.window import overlap, window_count
 
@@ -66,45 +72,93 @@ def max_pool2d(
     Returns:
         The maxima ``(N, C, Ho, Wo)``, of the input's dtype, and their indices, of the same shape.
     """
-    n, c, h, w = input.shape
+    output, places = max_pool2d_places(input, kernel_size, stride, padding, dilation, ceil_mode)
+    return output, place_indices(places, input.shape, Window(kernel_size, stride, padding, dilation))
+
+
+def max_pool2d_places(
+    input: FloatArray, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
+) -> tuple[FloatArray, IndexArray]:
+    """As ``max_pool2d``, but the places of the maxima, of ``pixel_pooling.place_dtype``, instead of their indices."""
+    n, c, _, w = input.shape
     shape = pool2d_output_shape(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
     out_h, out_w = shape[2:]
-    output, indices = np.empty(shape, input.dtype), np.empty(shape, index_dtype(h * w))
-    planes, values, places = (array.reshape(n * c, *array.shape[2:]) for array in (input, output, indices))
+    window = Window(kernel_size, stride, padding, dilation)
+    if has_runs(input):
+        output, places = empty_hwnc(shape, input.dtype), empty_hwnc(shape, place_dtype(window.taps()))
+        pixel_pooling.max_pool(_pixels(input), _pixels(output), window, _pixels(places))
+        return output, places
+    output, places = np.empty(shape, input.dtype), np.empty(shape, place_dtype(window.taps()))
+    planes, values, ranks = (array.reshape(n * c, *array.shape[2:]) for array in (input, output, places))
 
     # Columns are split by their phase within a horizontal stride, so that one tap of a row of windows is one contiguous
     # run: comparing it is 7 times faster than with a stride.
     taps = []
     for i, j in np.ndindex(kernel_size):
-        rows, input_rows = overlap(out_h, i * dilation[0] - padding[0], stride[0], h)
+        rows, input_rows = overlap(out_h, i * dilation[0] - padding[0], stride[0], input.shape[2])
         shift, phase = divmod(j * dilation[1] - padding[1], stride[1])
         cols, phase_cols = overlap(out_w, shift, 1, -(-(w - phase) // stride[1]))
         taps.append(((slice(None), rows, cols), phase, (slice(None), input_rows, phase_cols)))
     # The first tap has the highest rank, so the highest rank among the taps that hold the maximum is that of the first.
     # Ranks are bytes, where that suffices, because each tap takes two passes over them.
-    ranks = np.arange(len(taps), 0, -1, dtype=np.uint8 if len(taps) < 256 else np.int32)
-    offsets = np.zeros(len(taps) + 1, np.int64)
-    offsets[ranks] = [i * dilation[0] * w + j * dilation[1] for i, j in np.ndindex(kernel_size)]
-    corners = (np.arange(out_h)[:, None] * stride[0] - padding[0]) * w + np.arange(out_w) * stride[1] - padding[1]
-    # A corner in the padding may be negative; unsigned numbers wrap around there and back with the offset.
-    offsets, corners = offsets.astype(indices.dtype), corners.astype(indices.dtype)
+    rank_of = np.arange(len(taps), 0, -1).astype(places.dtype)
     lowest = -np.inf if input.dtype.kind == "f" else np.iinfo(input.dtype).min
 
     for block in _blocks(planes):
-        best = values[block]
+        best, best_rank = values[block], ranks[block]
         best.fill(lowest)
         phases = [np.ascontiguousarray(planes[block, :, phase :: stride[1]]) for phase in range(stride[1])]
         for windows, phase, pixels in taps:
             np.maximum(best[windows], phases[phase][pixels], out=best[windows])
-        best_rank = np.zeros(best.shape, ranks.dtype)
-        for rank, (windows, phase, pixels) in zip(ranks, taps, strict=True):
+        best_rank.fill(0)
+        for rank, (windows, phase, pixels) in zip(rank_of, taps, strict=True):
             is_best = np.equal(phases[phase][pixels], best[windows]).view(np.uint8)
             np.maximum(best_rank[windows], is_best * rank, out=best_rank[windows])
         if np.isnan(best).any():
-            for rank, (windows, phase, pixels) in zip(ranks, taps, strict=True):
+            for rank, (windows, phase, pixels) in zip(rank_of, taps, strict=True):
                 np.copyto(best_rank[windows], rank, where=np.isnan(phases[phase][pixels]))
-        np.add(offsets[best_rank], corners, out=places[block])
-    return output, indices
+        np.subtract(rank_of[0], best_rank, out=best_rank)
+    return output, places
+
+
+def place_indices(places: IndexArray, input_shape: tuple[int, ...], window: Window) -> IndexArray:
+    """The indices of what lies at ``places``, (N, C, Ho, Wo), of windows over ``input_shape``; in the same order."""
+    (h, w), (out_h, out_w) = input_shape[2:], places.shape[2:]
+    dtype = index_dtype(h * w)
+    (step_y, step_x), (pad_y, pad_x), dilation = window.stride, window.padding, window.dilation
+    offsets = [i * dilation[0] * w + j * dilation[1] for i, j in np.ndindex(window.kernel_size)]
+    corners = (np.arange(out_h)[:, None] * step_y - pad_y) * w + np.arange(out_w) * step_x - pad_x
+    # A corner in the padding may be negative; unsigned numbers wrap around there and back with the offset.
+    found: IndexArray = np.array(offsets, np.int64).astype(dtype)[places]
+    found += corners.astype(dtype)
+    return found
+
+
+def max_pool2d_adjoint(
+    grad: FloatArray, places: IndexArray, input_shape: tuple[int, ...], window: Window, hwnc: bool = False
+) -> FloatArray:
+    """Add each value to the pixel that was its window's maximum: the gradient of ``max_pool2d_places``.
+
+    Args:
+        grad: ``(N, C, Ho, Wo)``, of floating point.
+        places: ``(N, C, Ho, Wo)``, from ``max_pool2d_places``.
+        input_shape: ``(N, C, H, W)``.
+        window: As there.
+        hwnc: Whether to give the result in HWNC order, as its input was, else row-major.
+
+    Returns:
+        ``(N, C, H, W)``, of the grad's dtype.
+    """
+    if not hwnc:
+        return max_pool2d_scatter(grad, place_indices(places, input_shape, window), input_shape)
+    output = empty_hwnc(input_shape, grad.dtype)
+    pixel_pooling.max_pool_backward(as_hwnc(grad), as_hwnc(places), _pixels(output), window)
+    return output
+
+
+def max_pool2d_at(input: FloatArray, places: IndexArray, window: Window) -> FloatArray:
+    """Pick the pixels at ``places``: the adjoint of ``max_pool2d_adjoint``."""
+    return max_pool2d_gather(input, place_indices(places, input.shape, window))
 
 
 def max_pool2d_scatter(values: FloatArray, indices: IndexArray, input_shape: tuple[int, ...]) -> FloatArray:
@@ -172,34 +226,6 @@ def max_unpool2d(values: FloatArray, indices: IndexArray, output_size: Pair) -> 
     return output
 
 
-def adaptive_max_pool2d(input: FloatArray, output_size: Pair) -> tuple[FloatArray, IndexArray]:
-    """Maximum of each of ``output_size`` windows that cover the input, those of ``adaptive_avg_pool2d``; ties and NaN
-    as in ``max_pool2d``.
-
-    Args:
-        input: ``(N, C, H, W)``, of floating point.
-        output_size: ``(Ho, Wo)``.
-
-    Returns:
-        The maxima ``(N, C, Ho, Wo)``, of the input's dtype, and their indices, of the same shape.
-    """
-    n, c, h, w = input.shape
-    out_h, out_w = output_size
-    # Along the rows first: of the rows that hold the maximum the first one decides, and in it the first column.
-    best, column = np.empty((n, c, h, out_w), input.dtype), np.empty((n, c, h, out_w), np.intp)
-    for x, cols in enumerate(_adaptive_windows(w, out_w)):
-        found = _last_nan_or_first_maximum(input[..., cols])
-        best[..., x] = np.take_along_axis(input[..., cols], found[..., None], axis=3)[..., 0]
-        np.add(found, cols.start, out=column[..., x])
-    output, indices = np.empty((n, c, *output_size), input.dtype), np.empty((n, c, *output_size), index_dtype(h * w))
-    for y, rows in enumerate(_adaptive_windows(h, out_h)):
-        found = _last_nan_or_first_maximum(best[:, :, rows].swapaxes(2, 3))[:, :, None]
-        output[:, :, y] = np.take_along_axis(best[:, :, rows], found, axis=2)[:, :, 0]
-        chosen = np.take_along_axis(column[:, :, rows], found, axis=2)
-        indices[:, :, y] = ((found + rows.start) * w + chosen)[:, :, 0]
-    return output, indices
-
-
 @half_in_single
 def avg_pool2d(
     input: FloatArray,
@@ -228,6 +254,12 @@ def avg_pool2d(
     n, c, _, w = input.shape
     shape = pool2d_output_shape(input.shape, kernel_size, stride, padding, (1, 1), ceil_mode)
     out_h, out_w = shape[2:]
+    divisors = _divisors(input.shape, shape, kernel_size, stride, padding, count_include_pad, divisor, input.dtype)
+    if has_runs(input):
+        output = empty_hwnc(shape, input.dtype)
+        window = Window(kernel_size, stride, padding)
+        pixel_pooling.avg_pool(_pixels(input), _pixels(output), window, divisors)
+        return output
     # A box filter is separable: sum down the columns, then along the rows.
     partial = np.zeros((n, c, out_h, w), input.dtype)
     for windows, pixels in _taps(input.shape[2], out_h, kernel_size[0], stride[0], padding[0]):
@@ -235,7 +267,7 @@ def avg_pool2d(
     output = np.zeros(shape, input.dtype)
     for windows, pixels in _taps(w, out_w, kernel_size[1], stride[1], padding[1]):
         output[..., windows] += partial[..., pixels]
-    output /= _divisors(input.shape, shape, kernel_size, stride, padding, count_include_pad, divisor, input.dtype)
+    output /= divisors
     return output
 
 
@@ -249,6 +281,7 @@ def avg_pool2d_adjoint(
     ceil_mode: bool,
     count_include_pad: bool,
     divisor: int | None = None,
+    hwnc: bool = False,
 ) -> FloatArray:
     """Spread each window's value evenly over its pixels: the adjoint, and so the gradient, of ``avg_pool2d``.
 
@@ -261,6 +294,7 @@ def avg_pool2d_adjoint(
         ceil_mode: As in ``avg_pool2d``.
         count_include_pad: As in ``avg_pool2d``.
         divisor: As in ``avg_pool2d``.
+        hwnc: Whether to give the result in HWNC order, as its input was, else row-major.
 
     Returns:
         ``(N, C, H, W)``, of the grad's dtype.
@@ -268,62 +302,19 @@ def avg_pool2d_adjoint(
     n, c, h, w = input_shape
     shape = pool2d_output_shape(input_shape, kernel_size, stride, padding, (1, 1), ceil_mode)
     out_h, out_w = shape[2:]
-    share = grad / _divisors(input_shape, shape, kernel_size, stride, padding, count_include_pad, divisor, grad.dtype)
+    divisors = _divisors(input_shape, shape, kernel_size, stride, padding, count_include_pad, divisor, grad.dtype)
+    if hwnc:
+        output = empty_hwnc(input_shape, grad.dtype)
+        window = Window(kernel_size, stride, padding)
+        pixel_pooling.avg_pool_backward(as_hwnc(grad), _pixels(output), window, divisors)
+        return output
+    share = grad / divisors
     partial = np.zeros((n, c, out_h, w), grad.dtype)
     for windows, pixels in _taps(w, out_w, kernel_size[1], stride[1], padding[1]):
         partial[..., pixels] += share[..., windows]
     output = np.zeros((n, c, h, w), grad.dtype)
     for windows, pixels in _taps(h, out_h, kernel_size[0], stride[0], padding[0]):
         output[:, :, pixels] += partial[:, :, windows]
-    return output
-
-
-@half_in_single
-def adaptive_avg_pool2d(input: FloatArray, output_size: Pair) -> FloatArray:
-    """Mean of each of ``output_size`` windows that cover the input: rows ``floor(y*H/Ho)`` to ``ceil((y+1)*H/Ho)``.
-
-    Args:
-        input: ``(N, C, H, W)``, float32 or float64.
-        output_size: ``(Ho, Wo)``.
-
-    Returns:
-        ``(N, C, Ho, Wo)``, of the input's dtype.
-    """
-    n, c, h, w = input.shape
-    output = np.empty((n, c, *output_size), input.dtype)
-    if output_size == (1, 1):
-        input.reshape(n, c, h * w).mean(axis=2, out=output.reshape(n, c))
-        return output
-    partial = np.empty((n, c, output_size[0], w), input.dtype)
-    for y, rows in enumerate(_adaptive_windows(h, output_size[0])):
-        input[:, :, rows].mean(axis=2, out=partial[:, :, y])
-    for x, cols in enumerate(_adaptive_windows(w, output_size[1])):
-        partial[..., cols].mean(axis=3, out=output[..., x])
-    return output
-
-
-@half_in_single
-def adaptive_avg_pool2d_adjoint(grad: FloatArray, input_shape: tuple[int, ...]) -> FloatArray:
-    """Spread each window's value evenly over its pixels: the adjoint, and so the gradient, of ``adaptive_avg_pool2d``.
-
-    Args:
-        grad: ``(N, C, Ho, Wo)``, float32 or float64.
-        input_shape: ``(N, C, H, W)``.
-
-    Returns:
-        ``(N, C, H, W)``, of the grad's dtype.
-    """
-    n, c, h, w = input_shape
-    out_h, out_w = grad.shape[2:]
-    output = np.zeros((n, c, h, w), grad.dtype)
-    if (out_h, out_w) == (1, 1):
-        output += grad / (h * w)
-        return output
-    partial = np.zeros((n, c, out_h, w), grad.dtype)
-    for x, cols in enumerate(_adaptive_windows(w, out_w)):
-        partial[..., cols] += grad[..., x : x + 1] / (cols.stop - cols.start)
-    for y, rows in enumerate(_adaptive_windows(h, out_h)):
-        output[:, :, rows] += partial[:, :, y : y + 1] / (rows.stop - rows.start)
     return output
 
 
@@ -338,20 +329,6 @@ def max_pool2d_reference(
         for i, j in np.ndindex(kernel_size):
             y, x = oy * stride[0] - padding[0] + i * dilation[0], ox * stride[1] - padding[1] + j * dilation[1]
             if 0 <= y < h and 0 <= x < w:
-                pixel = input[n, c, y, x]
-                if indices[n, c, oy, ox] < 0 or pixel > output[n, c, oy, ox] or np.isnan(pixel):
-                    output[n, c, oy, ox], indices[n, c, oy, ox] = pixel, y * w + x
-    return output, indices
-
-
-def adaptive_max_pool2d_reference(input: FloatArray, output_size: Pair) -> tuple[FloatArray, IndexArray]:
-    """``adaptive_max_pool2d`` one window and one pixel at a time; the tests' reference."""
-    (h, w), (out_h, out_w) = input.shape[2:], output_size
-    output = np.empty((*input.shape[:2], out_h, out_w), input.dtype)
-    indices = np.full(output.shape, -1, np.int64)
-    for n, c, oy, ox in np.ndindex(output.shape):
-        for y in range(math.floor(oy * h / out_h), math.ceil((oy + 1) * h / out_h)):
-            for x in range(math.floor(ox * w / out_w), math.ceil((ox + 1) * w / out_w)):
                 pixel = input[n, c, y, x]
                 if indices[n, c, oy, ox] < 0 or pixel > output[n, c, oy, ox] or np.isnan(pixel):
                     output[n, c, oy, ox], indices[n, c, oy, ox] = pixel, y * w + x
@@ -380,22 +357,21 @@ def avg_pool2d_reference(
     return output
 
 
-def adaptive_avg_pool2d_reference(input: FloatArray, output_size: Pair) -> FloatArray:
-    """``adaptive_avg_pool2d`` one window at a time; the tests' reference."""
-    (h, w), (out_h, out_w) = input.shape[2:], output_size
-    output = np.empty((*input.shape[:2], out_h, out_w), input.dtype)
-    for y, x in np.ndindex(output_size):
-        rows = slice(math.floor(y * h / out_h), math.ceil((y + 1) * h / out_h))
-        cols = slice(math.floor(x * w / out_w), math.ceil((x + 1) * w / out_w))
-        output[:, :, y, x] = input[:, :, rows, cols].mean(axis=(2, 3))
-    return output
-
-
 def _blocks(planes: FloatArray) -> Iterator[slice]:
     """Cut the first dimension into pieces of about ``_BLOCK_BYTES``."""
     count = max(1, _BLOCK_BYTES // max(1, math.prod(planes.shape[1:]) * planes.itemsize))
     for first in range(0, len(planes), count):
         yield slice(first, first + count)
+
+
+def has_runs(images: NDArray[Any]) -> bool:
+    """Whether images are in HWNC order; of what is row-major as well, a pixel or a plane, the planes are faster."""
+    return is_hwnc(images) and not images.flags.c_contiguous
+
+
+def _pixels(images: NDArray[Any]) -> NDArray[Any]:
+    """A view (H, W, N, C)."""
+    return images.transpose(2, 3, 0, 1)
 
 
 def _taps(size: int, count: int, kernel_size: int, stride: int, padding: int) -> Iterator[tuple[slice, slice]]:
@@ -423,17 +399,3 @@ def _divisors(
         first = np.arange(count) * s - p
         lengths.append(np.minimum(first + k, size + margin) - np.maximum(first, -margin))
     return (lengths[0][:, None] * lengths[1]).astype(dtype)
-
-
-def _last_nan_or_first_maximum(windows: FloatArray) -> NDArray[np.intp]:
-    """Where along the last dimension ``max_pool2d`` would find the maximum."""
-    found: NDArray[np.intp] = windows.argmax(axis=-1)
-    if np.isnan(np.take_along_axis(windows, found[..., None], axis=-1)).any():
-        is_nan = np.isnan(windows)
-        last = windows.shape[-1] - 1 - is_nan[..., ::-1].argmax(axis=-1)
-        found = np.where(is_nan.any(axis=-1), last, found)
-    return found
-
-
-def _adaptive_windows(size: int, count: int) -> list[slice]:
-    return [slice(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.kernels.layout import empty_hwnc, is_hwnc_alone, runs
 from distgrad.kernels.precision import half_in_single
 
 Array: TypeAlias = NDArray[Any]
@@ -73,8 +74,10 @@ def resample(input: Array, maps: Sequence[LinearMap | None]) -> Array:
         maps: Of shapes ``(new size, size)``.
 
     Returns:
-        ``(..., *new sizes)``, of the input's dtype.
+        ``(..., *new sizes)``, of the input's dtype; row-major, but images in HWNC order stay in that.
     """
+    if len(maps) == 2 and is_hwnc_alone(input):
+        return _of_pixels(input, maps)
     lead = input.ndim - len(maps)
     sizes = tuple(n if m is None else m.shape[0] for n, m in zip(input.shape[lead:], maps, strict=True))
     output = np.empty((*input.shape[:lead], *sizes), input.dtype)
@@ -103,6 +106,22 @@ def resample_reference(input: Array, maps: Sequence[LinearMap | None]) -> Array:
         if along is not None:
             input = np.moveaxis(np.tensordot(input, along.dense(), (axis, 1)), -1, axis)
     return input
+
+
+def _of_pixels(input: Array, maps: Sequence[LinearMap | None]) -> Array:
+    """``resample`` of (N, C, H, W) in HWNC order: along rows and columns of runs."""
+    n, c, h, w = input.shape
+    pixels = runs(input.transpose(2, 3, 0, 1))
+    sizes = tuple(size if m is None else m.shape[0] for size, m in zip((h, w), maps, strict=True))
+    output = empty_hwnc((n, c, *sizes), input.dtype)
+    results = runs(output.transpose(2, 3, 0, 1))
+    # first the dimension that shrinks most, so that the rest has less to do
+    for axis in sorted((0, 1), key=lambda axis: sizes[axis] / (h, w)[axis]):
+        along = maps[axis]
+        if along is not None:
+            pixels = _apply(along, pixels, axis)
+    results[...] = pixels
+    return output
 
 
 def _apply(along: LinearMap, block: Array, axis: int) -> Array:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distgrad.kernels import batch_norm
+from distgrad.kernels import batch_norm, lines
 from distgrad.kernels.batch_norm import (
     batch_norm_eval,
     batch_norm_eval_reference,
@@ -15,6 +15,7 @@ from distgrad.kernels.batch_norm import (
     batch_norm_train_backward,
     batch_norm_train_reference,
 )
+from distgrad.kernels.layout import is_hwnc
 
 SHAPES = [(6, 5), (4, 3, 7), (3, 4, 5, 6), (2, 3, 2, 3, 4), (1, 2, 3, 3)]
 EACH_SHAPE = pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -28,6 +29,7 @@ EPS = 1e-5
 def block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param is not None:
         monkeypatch.setattr(batch_norm, "_BLOCK_BYTES", request.param)
+        monkeypatch.setattr(lines, "_PIECE_BYTES", request.param)
 
 
 def draw(shape: tuple[int, ...], affine: str = "weight and bias", dtype: Any = np.float64) -> tuple[Any, ...]:
@@ -47,6 +49,25 @@ def backwards_storage(array: Any) -> Any:
     return view
 
 
+def hwnc(array: Any) -> Any:
+    """The same values in HWNC order, with a gap behind each pixel; as they are where there are not four dimensions."""
+    if array.ndim != 4:
+        return array
+    n, c, h, w = array.shape
+    out = np.full((h, 2 * w, n, c), 7, array.dtype)[:, ::2].transpose(2, 3, 0, 1)
+    out[...] = array
+    return out
+
+
+def layouts(array: Any) -> tuple[Any, ...]:
+    return array, backwards_storage(array), hwnc(array)
+
+
+def has_order_of(result: Any, given: Any) -> bool:
+    """Whether a result is in HWNC order where what it was made of is, and else row-major."""
+    return bool(is_hwnc(result) if given.ndim == 4 and is_hwnc(given) else result.flags.c_contiguous)
+
+
 def channels(vector: Any, like: Any) -> Any:
     return np.reshape(vector, (-1,) + (1,) * (like.ndim - 2))
 
@@ -56,9 +77,9 @@ def channels(vector: Any, like: Any) -> Any:
 def test_train_equals_reference(shape: Any, affine: str) -> None:
     x, w, b, *_ = draw(shape, affine)
     expected = batch_norm_train_reference(x, w, b, EPS)
-    for layout in (x, backwards_storage(x)):
+    for layout in layouts(x):
         actual = batch_norm_train(layout, w, b, EPS)
-        assert actual[0].shape == shape and actual[0].flags.c_contiguous
+        assert actual[0].shape == shape and has_order_of(actual[0], layout)
         for ours, theirs in zip(actual, expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
@@ -68,9 +89,9 @@ def test_train_equals_reference(shape: Any, affine: str) -> None:
 def test_eval_equals_reference(shape: Any, affine: str) -> None:
     x, w, b, _, mean, var = draw(shape, affine)
     expected = batch_norm_eval_reference(x, w, b, mean, var, EPS)
-    for layout in (x, backwards_storage(x)):
+    for layout in layouts(x):
         actual = batch_norm_eval(layout, w, b, mean, var, EPS)
-        assert actual.shape == shape and actual.flags.c_contiguous
+        assert actual.shape == shape and has_order_of(actual, layout)
         np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -106,12 +127,15 @@ def test_float32_statistics_are_the_float64_ones_rounded(offset: float) -> None:
 
 @EACH_SHAPE
 @AFFINE
-def test_backward_equals_finite_differences(shape: Any, affine: str) -> None:
+@pytest.mark.parametrize("order", [0, 1, 2], ids=["row-major", "reversed", "HWNC"])
+def test_backward_equals_finite_differences(shape: Any, affine: str, order: int) -> None:
     x, w, b, g, *_ = draw(shape, affine)
+    x = layouts(x)[order]
     _, mean, invstd, _ = batch_norm_train(x, w, b, EPS)
-    grad_x, grad_w, grad_b = batch_norm_train_backward(backwards_storage(g), x, w, mean, invstd, ALL)
-    assert grad_x is not None and grad_w is not None and grad_b is not None
-    assert grad_x.shape == shape and grad_x.flags.c_contiguous
+    for gradient in layouts(g):
+        grad_x, grad_w, grad_b = batch_norm_train_backward(gradient, x, w, mean, invstd, ALL)
+        assert grad_x is not None and grad_w is not None and grad_b is not None
+        assert grad_x.shape == shape and has_order_of(grad_x, x)
 
     def loss(x: Any, w: Any, b: Any) -> Any:
         return np.vdot(batch_norm_train_reference(x, w, b, EPS)[0], g)
@@ -127,17 +151,39 @@ def test_backward_equals_finite_differences(shape: Any, affine: str) -> None:
         np.testing.assert_allclose(np.vdot(grad, direction), slope, rtol=1e-7, atol=1e-7)
 
 
-def test_backward_computes_what_is_needed() -> None:
+@pytest.mark.parametrize("order", [np.asarray, hwnc], ids=["row-major", "HWNC"])
+def test_backward_computes_what_is_needed(order: Any) -> None:
     x, w, _, g, *_ = draw((3, 4, 5, 6))
+    x = order(x)
     _, mean, invstd, _ = batch_norm_train(x, w, None, EPS)
     everything = batch_norm_train_backward(g, x, w, mean, invstd, ALL)
     for needs in np.ndindex(2, 2, 2):
         some = batch_norm_train_backward(g, x, w, mean, invstd, (bool(needs[0]), bool(needs[1]), bool(needs[2])))
         for need, part, whole in zip(needs, some, everything, strict=True):
             if need:
-                np.testing.assert_array_equal(part, whole)
+                np.testing.assert_allclose(part, whole, rtol=1e-13)
             else:
                 assert part is None
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+def test_hwnc_keeps_float32_accuracy_however_large_the_mean_is(offset: float) -> None:
+    random = np.random.default_rng(2)
+    x = hwnc((random.standard_normal((8, 3, 40, 41)) + offset).astype(np.float32))
+    wide = x.astype(np.float64)
+    mean, var = batch_norm_statistics(x)
+    np.testing.assert_allclose(mean, wide.mean(axis=(0, 2, 3)), rtol=1e-9, atol=2e-7)
+    np.testing.assert_allclose(var, wide.var(axis=(0, 2, 3)), rtol=5e-7)
+    output, mean32, invstd32, _ = batch_norm_train(x, None, None, EPS)
+    exact = batch_norm_train_reference(wide, None, None, EPS)
+    assert (abs(output - exact[0]) <= 8 * UNIT * (abs(exact[0]) + 1)).all()
+    weight, g = np.array([0.5, -1, 2], np.float32), hwnc(random.standard_normal(x.shape).astype(np.float32))
+    actual = batch_norm_train_backward(g, x, weight, mean32, invstd32, ALL)
+    g64, x64 = np.array(g, np.float64, order="C"), np.array(wide, order="C")
+    expected = batch_norm_train_backward(g64, x64, weight, mean32, invstd32, ALL)
+    np.testing.assert_allclose(actual[0], expected[0], rtol=2e-6, atol=2e-6)
+    for found, reference in zip(actual[1:], expected[1:], strict=True):
+        np.testing.assert_allclose(found, reference, rtol=2e-6, atol=5e-4)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -197,9 +243,10 @@ def test_float32_is_at_least_as_accurate_as_pytorch(offset: float) -> None:
         assert abs(mine - truth).max() <= abs(other.numpy() - truth).max() + 2 * UNIT * abs(truth).max()
 
 
-@pytest.mark.parametrize("shape", [(40, 3, 50), (6, 5)], ids=str)
-def test_half_precision_is_computed_in_single(shape: Any) -> None:
-    half = draw(shape, dtype=np.float16)
+@pytest.mark.parametrize("order", [np.asarray, hwnc], ids=["row-major", "HWNC"])
+@pytest.mark.parametrize("shape", [(40, 3, 50), (6, 5), (4, 3, 5, 6)], ids=str)
+def test_half_precision_is_computed_in_single(shape: Any, order: Any) -> None:
+    half = [order(array) for array in draw(shape, dtype=np.float16)]
     x, w, b, g, mean, var = half
     wide = [array.astype(np.float32) for array in half]
     output, batch_mean, invstd, _ = batch_norm_train(x, w, b, EPS)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distgrad.kernels import convolution
+from distgrad import backends
+from distgrad.kernels import convolution, im2col
 from distgrad.kernels.convolution import (
     conv2d,
     conv2d_input,
@@ -44,10 +45,12 @@ CASES: dict[str, tuple[Any, ...]] = {
 ALL_CASES = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
-@pytest.fixture(params=[None, 4000, 1], ids=["blocks as shipped", "blocks of few rows", "blocks of one row"])
+@pytest.fixture(params=[None, 4000, 1, "plans"], ids=["as shipped", "blocks of few rows", "blocks of one row", "plans"])
 def block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param is not None:
-        monkeypatch.setattr(convolution, "_BLOCK_BYTES", request.param)
+    if request.param == "plans":
+        monkeypatch.setattr(convolution, "_SMALL", 0)
+    elif request.param is not None:
+        monkeypatch.setattr(im2col, "_BLOCK_BYTES", request.param)
 
 
 def draw(case: tuple[Any, ...], dtype: Any = np.float64) -> tuple[Any, Any, Any, tuple[Any, ...]]:
@@ -122,7 +125,11 @@ def test_uncovered_pixels_get_no_gradient() -> None:
 
 @ALL_CASES
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_any_layout_gives_the_same_and_inputs_stay(case: tuple[Any, ...], dtype: Any) -> None:
+@pytest.mark.parametrize("small", [True, False])
+def test_any_layout_gives_the_same_and_inputs_stay(
+    case: tuple[Any, ...], dtype: Any, small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "_SMALL", np.inf if small else 0)
     x, w, g, rest = draw(case, dtype)
     xs, ws, gs = map(transposed_storage, (x, w, g))
     for array in (x, w, g, xs, ws, gs):
@@ -134,7 +141,8 @@ def test_any_layout_gives_the_same_and_inputs_stay(case: tuple[Any, ...], dtype:
         (conv2d_weight(x, g, w.shape, *rest), conv2d_weight(xs, gs, w.shape, *rest)),
     ):
         assert plain.dtype == strided.dtype == dtype
-        assert plain.flags.c_contiguous and strided.flags.c_contiguous
+        assert plain.flags.c_contiguous == strided.flags.c_contiguous
+        assert plain.flags.c_contiguous or not small
         np.testing.assert_allclose(strided, plain, rtol=tolerance, atol=tolerance * max(1, abs(plain).max(initial=0)))
 
 
@@ -164,9 +172,10 @@ def extra_bytes(kernel: Any, *args: Any) -> int:
 
 
 @pytest.mark.parametrize("case", ["3x3", "stem", "pointwise strided", "grouped", "depthwise", "dilated"])
-def test_memory_does_not_grow_with_the_batch(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_im2col_does_not_grow_with_the_batch(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     block = 1 << 16
-    monkeypatch.setattr(convolution, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(im2col, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(convolution, "_SMALL", np.inf)
     (_, channels, _, _), *others = CASES[case]
     x, w, g, rest = draw(((48, channels, 40, 40), *others), np.float32)
     # columns, strips, and a product or a copy of a gradient: each a block; not even the input once

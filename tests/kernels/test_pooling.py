@@ -6,19 +6,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distgrad.kernels import pooling
-from distgrad.kernels.pooling import (
+from distgrad.kernels import pixel_pooling, pooling
+from distgrad.kernels.adaptive_pooling import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_adjoint,
     adaptive_avg_pool2d_reference,
     adaptive_max_pool2d,
     adaptive_max_pool2d_reference,
+)
+from distgrad.kernels.layout import is_hwnc
+from distgrad.kernels.pixel_pooling import Window, max_pool, max_pool_backward, place_dtype
+from distgrad.kernels.pooling import (
     avg_pool2d,
     avg_pool2d_adjoint,
     avg_pool2d_reference,
+    has_runs,
     index_dtype,
     max_pool2d,
+    max_pool2d_adjoint,
+    max_pool2d_at,
     max_pool2d_gather,
+    max_pool2d_places,
     max_pool2d_reference,
     max_pool2d_scatter,
     max_unpool2d,
@@ -73,6 +81,23 @@ def backwards_storage(array: Any) -> Any:
     return view
 
 
+def hwnc(array: Any) -> Any:
+    """The same values in HWNC order, with gaps behind rows and pixels."""
+    n, c, h, w = array.shape
+    out = np.full((h, 2 * w + 1, n, c), 7, array.dtype)[:, : 2 * w : 2].transpose(2, 3, 0, 1)
+    out[...] = array
+    return out
+
+
+def layouts(array: Any) -> tuple[Any, ...]:
+    return array, backwards_storage(array), hwnc(array)
+
+
+def has_order_of(result: Any, given: Any) -> bool:
+    """Whether a result is in HWNC order where what it was made of is, and else row-major."""
+    return bool(is_hwnc(result) if has_runs(given) else result.flags.c_contiguous)
+
+
 @EACH_SHAPE
 @EACH_MAX
 @DTYPES
@@ -80,13 +105,13 @@ def backwards_storage(array: Any) -> Any:
 def test_max_pool2d_equals_reference(shape: Any, case: Any, dtype: Any, special: Any) -> None:
     x = draw_with_ties(shape, special, dtype)
     x.flags.writeable = False
-    for layout in (x, backwards_storage(x)):
+    for layout in layouts(x):
         output, indices = max_pool2d(layout, *case)
         expected, expected_indices = max_pool2d_reference(x, *case)
         np.testing.assert_array_equal(output, expected)
         np.testing.assert_array_equal(indices, expected_indices)
         assert output.dtype == dtype and indices.dtype == np.uint8
-        assert output.flags.c_contiguous and indices.flags.c_contiguous
+        assert has_order_of(output, layout) and has_order_of(indices, layout)
 
 
 def test_indices_are_as_small_as_the_plane_allows() -> None:
@@ -103,8 +128,9 @@ def test_indices_are_as_small_as_the_plane_allows() -> None:
 def test_max_pool2d_of_other_dtypes(dtype: Any) -> None:
     x = np.random.default_rng(2).integers(-9 if dtype is not np.uint8 else 0, 9, (2, 2, 7, 6)).astype(dtype)
     for case in MAX_CASES.values():
-        for actual, expected in zip(max_pool2d(x, *case), max_pool2d_reference(x, *case), strict=True):
-            np.testing.assert_array_equal(actual, expected)
+        for layout in layouts(x):
+            for actual, expected in zip(max_pool2d(layout, *case), max_pool2d_reference(x, *case), strict=True):
+                np.testing.assert_array_equal(actual, expected)
     assert (
         max_pool2d(np.full((1, 1, 2, 2), np.iinfo(np.int8).min, np.int8), (2, 2), (2, 2), (0, 0), (1, 1), False)[0]
         == -128
@@ -121,8 +147,67 @@ def test_max_pool2d_of_nothing_but_minus_infinity_stays_inside() -> None:
 def test_max_pool2d_with_more_taps_than_a_byte_counts() -> None:
     x = draw_with_ties((2, 1, 40, 40), (np.nan,))
     for case in (((16, 16), (3, 3), (8, 8), (1, 1), True), ((15, 17), (5, 4), (0, 0), (1, 1), False)):
-        for actual, expected in zip(max_pool2d(x, *case), max_pool2d_reference(x, *case), strict=True):
-            np.testing.assert_array_equal(actual, expected)
+        expected = max_pool2d_reference(x, *case)
+        for layout in layouts(x):
+            for found, reference in zip(max_pool2d(layout, *case), expected, strict=True):
+                np.testing.assert_array_equal(found, reference)
+
+
+@pytest.fixture(params=[None, 1, 3000], ids=["blocks as shipped", "one window a block", "small blocks"])
+def block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param is not None:
+        monkeypatch.setattr(pixel_pooling, "_BLOCK_BYTES", request.param)
+
+
+@EACH_MAX
+@pytest.mark.parametrize("special", [(), (-np.inf, np.inf, np.nan)], ids=["ties", "inf and nan"])
+@pytest.mark.parametrize("shape", [(2, 3, 7, 8), (1, 2, 9, 6), (3, 1, 13, 11)], ids=str)
+def test_places_and_their_gradient_in_both_orders(block_bytes: None, shape: Any, case: Any, special: Any) -> None:
+    x, window = draw_with_ties(shape, special), Window(*case[:4])
+    expected, indices = max_pool2d_reference(x, *case)
+    g = draw(expected.shape)
+    gradient = max_pool2d_scatter(g, indices, shape)
+    kernel = case[0]
+    for layout in layouts(x):
+        output, places = max_pool2d_places(layout, *case)
+        np.testing.assert_array_equal(output, expected)
+        assert places.dtype == np.uint8 and places.max() < kernel[0] * kernel[1] and has_order_of(places, layout)
+        np.testing.assert_array_equal(pooling.place_indices(places, shape, window), indices)
+        np.testing.assert_array_equal(max_pool2d_at(layout, places, window), expected)
+        for order in (False, True):
+            for given in layouts(g):
+                found = max_pool2d_adjoint(given, places, shape, window, order)
+                assert is_hwnc(found) if order else found.flags.c_contiguous
+                np.testing.assert_allclose(found, gradient, rtol=1e-12, atol=1e-14)
+
+
+def test_infinite_gradients_go_to_the_maximum_alone() -> None:
+    x = np.arange(16.0, dtype=np.float32).reshape(1, 1, 4, 4)
+    places = max_pool2d_places(x, (3, 3), (1, 1), (0, 0), (1, 1), False)[1]
+    g = np.array([[[[np.inf, 1], [-np.inf, np.nan]]]], np.float32)
+    found = max_pool2d_adjoint(g, places, x.shape, Window((3, 3), (1, 1), (0, 0)), True)
+    np.testing.assert_array_equal(found[0, 0, 2:, 2:], g[0, 0])
+    assert not found[0, 0, :2].any() and not found[0, 0, :, :2].any()
+
+
+def test_pixel_kernels_write_into_a_part_of_something_else() -> None:
+    random = np.random.default_rng(2)
+    x, window = random.standard_normal((7, 6, 4, 5)).astype(np.float32), Window((3, 3), (2, 2), (1, 1))
+    expected = max_pool2d_reference(x[:, :, 1:3].transpose(2, 3, 0, 1), *window, False)[0].transpose(2, 3, 0, 1)
+    around = np.full((6, 5, 4, 5), 7, np.float32)
+    places = np.empty((4, 3, 2, 5), place_dtype(9))
+    out = around[1:5, 1:4, 1:3]
+    max_pool(x[:, :, 1:3], out, window, places)
+    np.testing.assert_array_equal(out, expected)
+    out[...] = 7
+    np.testing.assert_array_equal(around, 7)
+    grad_x = np.full((7, 6, 4, 5), 7, np.float32)
+    max_pool_backward(expected, places, grad_x[:, :, 1:3], window)
+    chosen = max_pool2d_adjoint(
+        expected.transpose(2, 3, 0, 1), places.transpose(2, 3, 0, 1), (2, 5, 7, 6), window
+    ).transpose(2, 3, 0, 1)
+    np.testing.assert_allclose(grad_x[:, :, 1:3], chosen, rtol=1e-6)
+    np.testing.assert_array_equal(grad_x[:, :, [0, 3]], 7)
 
 
 def test_max_pool2d_does_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +247,7 @@ def test_scatter_and_gather_are_adjoint(shape: Any, case: Any, dtype: Any) -> No
 def test_adaptive_max_pool2d_equals_reference(shape: Any, output_size: Any, special: Any) -> None:
     x = draw_with_ties(shape, special)
     expected = adaptive_max_pool2d_reference(x, output_size)
-    for layout in (x, backwards_storage(x)):
+    for layout in layouts(x):
         output, indices = adaptive_max_pool2d(layout, output_size)
         np.testing.assert_array_equal(output, expected[0])
         np.testing.assert_array_equal(indices, expected[1])
@@ -187,14 +272,19 @@ def test_max_unpool2d_writes_each_value_to_its_place(monkeypatch: pytest.MonkeyP
 def test_avg_pool2d_equals_reference_and_adjoint(shape: Any, case: Any) -> None:
     x = draw(shape)
     expected = avg_pool2d_reference(x, *case)
-    for layout in (x, backwards_storage(x)):
+    for layout in layouts(x):
         output = avg_pool2d(layout, *case)
-        assert output.flags.c_contiguous
+        assert has_order_of(output, layout)
         np.testing.assert_allclose(output, expected, rtol=1e-12, atol=1e-14)
     g = draw(output.shape, seed=8)
     adjoint = avg_pool2d_adjoint(backwards_storage(g), shape, *case)
     assert adjoint.shape == shape and adjoint.flags.c_contiguous
     np.testing.assert_allclose(np.vdot(output, g), np.vdot(x, adjoint), rtol=1e-12, atol=1e-13)
+    for gradient in layouts(g):
+        for order in (False, True):
+            again = avg_pool2d_adjoint(gradient, shape, *case, hwnc=order)
+            assert (is_hwnc(again) or not again.size) if order else again.flags.c_contiguous
+            np.testing.assert_allclose(again, adjoint, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(avg_pool2d(x, *case, -3), avg_pool2d_reference(x, *case, -3), rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(
         np.vdot(avg_pool2d(x, *case, 7), g), np.vdot(x, avg_pool2d_adjoint(g, shape, *case, 7)), rtol=1e-12, atol=1e-13
@@ -209,14 +299,18 @@ def test_avg_pool2d_equals_reference_and_adjoint(shape: Any, case: Any) -> None:
 def test_adaptive_avg_pool2d_equals_reference_and_adjoint(shape: Any, output_size: Any) -> None:
     x = draw(shape)
     expected = adaptive_avg_pool2d_reference(x, output_size)
-    for layout in (x, backwards_storage(x)):
+    for layout in layouts(x):
         output = adaptive_avg_pool2d(layout, output_size)
-        assert output.flags.c_contiguous
+        assert has_order_of(output, layout)
         np.testing.assert_allclose(output, expected, rtol=1e-12, atol=1e-14)
     g = draw(output.shape, seed=8)
     adjoint = adaptive_avg_pool2d_adjoint(backwards_storage(g), shape)
     assert adjoint.shape == shape and adjoint.flags.c_contiguous
     np.testing.assert_allclose(np.vdot(output, g), np.vdot(x, adjoint), rtol=1e-12, atol=1e-13)
+    for gradient in layouts(g):
+        again = adaptive_avg_pool2d_adjoint(gradient, shape, hwnc=True)
+        assert is_hwnc(again) or not again.size
+        np.testing.assert_allclose(again, adjoint, rtol=1e-12, atol=1e-14)
     single = adaptive_avg_pool2d(x.astype(np.float32), output_size)
     assert single.dtype == adaptive_avg_pool2d_adjoint(g.astype(np.float32), shape).dtype == np.float32
     np.testing.assert_allclose(single, expected, rtol=0, atol=20 * 2**-24 * abs(x).max(initial=0))
