@@ -18,7 +18,7 @@ from math import e, inf, nan, pi
 
 import numpy as _np
 
-from . import autograd, linalg, nn, ops, optim
+from . import autograd, backends, linalg, nn, ops, optim
 from .autograd import (
     Size,
     Tensor,
@@ -34,7 +34,8 @@ from .ops import *
 from .registry import no_attribute as _no_attribute
 
 if TYPE_CHECKING:
-    from . import checkpoint, data, distributed, func, models, observe, utils
+    from . import checkpoint, compiler, data, distributed, features, func, models, observe, utils
+    from .compiler import compile
     from .func import vmap
 
 __version__ = "0.1.0"
@@ -50,13 +51,15 @@ int64 = long = _np.dtype(_np.int64)
 bool = _np.dtype(_np.bool_)
 newaxis = None
 
-_LAZY = ("checkpoint", "data", "distributed", "func", "models", "observe", "utils")
+_LAZY = ("checkpoint", "compiler", "data", "distributed", "features", "func", "models", "observe", "utils")
 
 
 def __getattr__(name: str) -> Any:
     """Imports a room on first use, so that ``import distgrad`` stays light."""
     if name in _LAZY:
         return importlib.import_module(f".{name}", __name__)
+    if name == "compile":
+        return importlib.import_module(".compiler", __name__).compile
     if name == "vmap":
         return importlib.import_module(".func", __name__).vmap
     raise _no_attribute("module 'distgrad'", name, __all__)
@@ -66,13 +69,17 @@ __all__ = [
     "Size",
     "Tensor",
     "autograd",
+    "backends",
     "bool",
     "checkpoint",
+    "compile",
+    "compiler",
     "data",
     "distributed",
     "double",
     "e",
     "enable_grad",
+    "features",
     "float",
     "float16",
     "float32",

@@ -257,6 +257,8 @@ class Function:
             RuntimeError: inside ``vmap``, a dirty input that may not be changed, or an output that is neither.
         """
         batching: Any = mode.state.batching
+        if batching is not None and batching.captures:
+            batching.refuse(f"it calls {cls.__name__}.apply, whose backward cannot be looked into")
         if batching is not None and any(getattr(x, "_batched", False) for x in args):
             return batching.function(cls, args, kwargs)
         tensors = [isinstance(x, Tensor) for x in args]

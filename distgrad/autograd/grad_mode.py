@@ -19,11 +19,12 @@ R = TypeVar("R")
 class State:
     """The settings of one thread."""
 
-    __slots__ = ("batching", "enabled", "inference", "quietly", "saved_hooks")
+    __slots__ = ("batching", "enabled", "inference", "quietly", "retaining", "saved_hooks")
 
     def __init__(self) -> None:
         self.enabled = True
         self.inference = False
+        self.retaining = False  # the backward pass that runs leaves what nodes have saved
         # Inside vmap: what takes over the calls of primitives.
         self.batching: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any] | None = None
         # The pairs of pack and unpack of ``saved_tensors_hooks``, innermost last.

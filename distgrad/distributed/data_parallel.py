@@ -52,6 +52,8 @@ class DistributedDataParallel(Module):
         ValueError: ``bucket_cap_mb`` is not positive.
     """
 
+    _captures = False  # forward arms the reducer; what is inside can be compiled
+
     def __init__(self, module: Module, communicator: Communicator | None = None, bucket_cap_mb: float = 25) -> None:
         super().__init__()
         if not bucket_cap_mb > 0:
@@ -149,11 +151,13 @@ def _compare(kind: str, position: int, first: list[list[Any]], other: list[list[
     return None
 
 
-def _description(module: Module) -> list[tuple[str, Tensor, str, bool]]:
-    return [(name, p, str(p.dtype), p.requires_grad) for name, p in module.named_parameters()]
+def _description(module: Module) -> list[tuple[str, Tensor, np.dtype[Any], bool]]:
+    return [(name, p, p.dtype, p.requires_grad) for name, p in module.named_parameters()]
 
 
-def _check_unchanged(before: list[tuple[str, Tensor, str, bool]], now: list[tuple[str, Tensor, str, bool]]) -> None:
+def _check_unchanged(
+    before: list[tuple[str, Tensor, np.dtype[Any], bool]], now: list[tuple[str, Tensor, np.dtype[Any], bool]]
+) -> None:
     """Raises if the parameters are not those that the buckets were made for."""
     cure = "change the model before DistributedDataParallel wraps it, or wrap it again"
     for (name, parameter, dtype, required), (name_now, parameter_now, dtype_now, required_now) in zip(

@@ -107,6 +107,8 @@ class Batched(Tensor):
 class Interpreter:
     """What ``mode.state.batching`` is while a vmap runs on this thread: the levels that are open, outermost first."""
 
+    captures = False  # a capture of ``compiler`` stands in the same place
+
     def __init__(self) -> None:
         self.sizes: dict[int, int] = {}
         self.randomness: dict[int, str] = {}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor
+from ..autograd.grad_mode import mode
 from . import functional as F
 from . import init
 from .module import Module
@@ -96,6 +97,9 @@ class _BatchNorm(_NormBase):
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
+                batching: Any = mode.state.batching
+                if batching is not None and batching.captures:
+                    batching.refuse("BatchNorm with momentum=None moves its statistics differently at every step")
                 # the mean over all batches: each new one counts as much as each before it
                 momentum = 1.0 / float(self.num_batches_tracked)
         # the running statistics, where they are to be read or moved

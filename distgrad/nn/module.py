@@ -54,6 +54,7 @@ class Module(HookedCalls, StatefulModule):
 
     training: bool
     _frozen: bool = False  # set by nn.freeze: stays in evaluation mode under train()
+    _captures: bool = True  # whether forward only computes, so that its operations can be captured and run again
 
     def __init__(self) -> None:
         # past __setattr__, which needs the tables to be there

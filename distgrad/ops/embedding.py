@@ -15,7 +15,7 @@ from ..kernels.scatter import add_rows
 from .distance import _norm_forward
 from .elementwise import where
 from .positions import gather
-from .samples import all_values, each_sample, is_batched
+from .samples import all_values, check_values, each_sample, is_batched
 from .shape import reshape
 
 _embedding: Primitive = define(
@@ -150,9 +150,14 @@ def embedding(
     _check_table("embedding", weight, sparse)
     _check_indices("embedding", "indices", input)
     padding = _padding(padding_idx, weight.shape[0])
-    wrong = _outside(all_values(input), weight.shape[0])
-    if wrong is not None:
-        raise IndexError(f"index out of range in self: {wrong} of {weight.shape[0]} embeddings")
+    rows = weight.shape[0]
+
+    def check(indices: Array) -> None:
+        wrong = _outside(indices, rows)
+        if wrong is not None:
+            raise IndexError(f"index out of range in self: {wrong} of {rows} embeddings")
+
+    check_values(check, input)
     if max_norm is not None:
         _limit_norms(weight, all_values(input), max_norm, norm_type)
     out: Tensor = _embedding(weight, input, padding_idx=padding, by_frequency=scale_grad_by_freq)

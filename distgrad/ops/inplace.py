@@ -26,6 +26,10 @@ def replace(tensor: Tensor, result: Tensor) -> Tensor:
     """Gives ``tensor`` the values and the history of ``result``, in its own memory."""
     if tensor._batched or result._batched:
         return _replace_samples(tensor, result)
+    batching: Any = mode.state.batching
+    if batching is not None and batching.captures:
+        out: Tensor = batching.replace(tensor, result)
+        return out
     check(tensor, result._requires_grad)
     if result.shape != tensor.shape:
         raise RuntimeError(
@@ -147,6 +151,8 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         IndexError: as of ``input[index]``.
     """
     batching: Any = mode.state.batching
+    if batching is not None and batching.captures:
+        batching.refuse("it assigns to elements of a tensor")
     if batching is not None and (is_batched(input, value) or batching.has_batched_positions(index)):
         batching.setitem(input, index, value)
         return

@@ -165,7 +165,11 @@ def _draw(
     stream, batching = _any_stream(generator), _batching()
     if batching is None:
         return Tensor(np.asarray(make(stream, size)))
-    out: Tensor = batching.draw(lambda lead: np.asarray(make(stream, (*lead, *size))))
+    out: Tensor
+    if batching.captures:  # each run of what is captured draws anew, from where the generator stands then
+        out = batching.drawn(lambda size: np.asarray(make(_any_stream(generator), size)), size)
+        return out
+    out = batching.draw(lambda lead: np.asarray(make(stream, (*lead, *size))))
     return out
 
 

@@ -17,6 +17,21 @@ def all_values(x: Tensor) -> Array:
     return x._data
 
 
+def check_values(check: Callable[[Array], None], x: Tensor) -> None:
+    """``check(array)`` of all values of ``x``, which may raise; while ``compiler`` captures, in every later run too."""
+    batching: Any = mode.state.batching
+    if batching is not None and batching.captures:
+        batching.check_values(check, x)
+    else:
+        check(all_values(x))
+
+
+def is_captured(x: Tensor) -> bool:
+    """Whether ``x`` stands for a value of a graph that ``compiler`` captures."""
+    batching: Any = mode.state.batching
+    return batching is not None and bool(batching.captures) and bool(batching.traces(x))
+
+
 def is_batched(*values: Any) -> bool:
     """Whether one of the values is a tensor that stands for many samples."""
     return any(isinstance(value, Tensor) and value._batched for value in values)

@@ -1,0 +1,11 @@
+"""Plans in place of eager calls: a function's operations captured once, fused, and run in memory that is used again.
+
+``compile`` is what users call (``distgrad.compile``). Reading order: ``capture`` (what happens), ``graph`` (what is
+noted), ``fusion`` (what becomes one step), ``steps`` and ``convolution_step`` (what a step does), ``memory``, ``plan``.
+"""
+
+from .capture import CaptureError
+from .compiled import CompiledModule, compile
+from .frozen import Split, split_frozen
+
+__all__ = ["CaptureError", "CompiledModule", "Split", "compile", "split_frozen"]
