@@ -120,7 +120,8 @@ class Planner:
         except CaptureError as reason:
             if self.fullgraph:
                 raise
-            roots = [] if isinstance(getattr(self.function, "__self__", None), Module) else self._roots()
+            owner = getattr(self.function, "__self__", None)
+            roots = [] if isinstance(owner, Module) and owner._captures else self._roots()
             self.parts = self.parts or [
                 (module, Planner(module.forward, module.modules, type(module).__name__, False)) for module in roots
             ]

@@ -3,6 +3,10 @@
 Where statistics and scale are given and no gradient is asked of them, BatchNorm is folded into the weight and the rest
 is done to each block of rows while it is in cache. In training, statistics are taken from such blocks, and
 normalization, addition and activation are one pass over memory.
+
+A normalized value is not kept for the backward pass: it is computed again from what was normalized, which has to be
+kept anyway. That costs a pass over memory and saves a third of what a ResNet keeps. With a residual it is kept, since
+the residual would have to be computed again first.
 """
 
 from __future__ import annotations
@@ -87,6 +91,8 @@ class ConvolutionStep(Step):
         # With the weight folded, what BatchNorm has normalized does not exist.
         self.folds = norm is not None and not chain.moves and not self.trains_weight and not self.trains_norm
         self.constant = not self.trains_weight  # it is packed once, and again when it has changed
+        self.recomputes = self.recorded and chain.moves and chain.residual is None
+        self.source: ConvolutionStep | None = None  # what computes the input again in the backward pass
         self.postpones = False  # the shift and the activation are left to the pooling that follows
         self._packed: Any = None
         self._shift: Array | None = None
@@ -185,11 +191,19 @@ class ConvolutionStep(Step):
         run.values[place] = result.transpose(2, 3, 0, 1)
         if self.recorded:
             run.kept[self.number] = (
-                x if self.trains_weight else None,
+                x if self.trains_weight and self.source is None else None,
                 z if kept is not None else None,
-                result if kind is not None else None,
+                result if kind is not None and not self.recomputes else None,
                 kept,
             )
+
+    def output_again(self, run: Run) -> Array:
+        """The output, (H, W, N, C), in the backward pass; computed once, until the step's own backward."""
+        place = self.places[self.outputs[0]]
+        if place not in run.again:
+            _, z, _, (mean, invstd) = run.kept[self.number]
+            run.again[place] = self._normalize(run, z, mean, invstd, None)
+        return run.again[place]
 
     def _normalize(self, run: Run, z: Array, mean: Array, invstd: Array, residual: Array | None) -> Array:
         scale, shift = _tensor(self.scale), _tensor(self.shift)
@@ -228,6 +242,9 @@ class ConvolutionStep(Step):
             self._send_residual(run, g)
             return
         mean, invstd = kept
+        if self.recomputes:
+            result = self.output_again(run) if kind is not None else None
+            run.again.pop(self.places[self.outputs[0]], None)
         centered = fused_norm.far_mean(mean, 1 / np.where(invstd > 0, invstd, 1))
         total, product = fused_norm.masked_gradient_sums(
             g, z, mean, g, output=result, activation=kind, centered=centered, space=run.space
@@ -275,6 +292,8 @@ class ConvolutionStep(Step):
         n, c, h, w = self.input.shape
         grad_x = run.pool.empty((h, w, n, c), self.input.dtype) if wants_input else None
         grad_weight = np.empty(weight.shape, weight.dtype) if self.trains_weight else None
+        if self.trains_weight and self.source is not None:
+            x = self.source.output_again(run).transpose(2, 3, 0, 1)
         self.plan.backward(None if x is None else pixels(x), g, weight, grad_x, grad_weight, run.space)
         if grad_weight is not None:
             run.add_gradient(self.places[self.weight], grad_weight, owned=True)

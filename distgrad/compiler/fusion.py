@@ -48,6 +48,11 @@ def steps_of(graph: Graph, algorithm: str) -> list[Step]:
             steps.append(EffectStep(operation))
         elif operation not in taken:
             steps.append(PrimitiveStep(operation))
+    for step in steps:
+        if isinstance(step, ConvolutionStep) and step.trains_weight:
+            before = made.get(step.input)
+            if before is not None and before.recomputes:
+                step.source = before
     return segmented(steps, kept, algorithm)
 
 

@@ -19,7 +19,9 @@ import numpy as np
 from ..autograd.tensor import Array
 
 _ALIGNMENT = 64  # bytes: a cache line, and the width of the widest vector register
-_CHUNK = 32 << 20  # bytes asked from the system at once, at least
+# Bytes asked from the system at once, at least. They are addresses only: a page becomes memory when it is first written,
+# and what is free behind the last array never is. In one long piece there is no end that stays over.
+_CHUNK = 1 << 30
 
 
 class _Lease:
@@ -40,14 +42,15 @@ class Pool:
 
     def __init__(self) -> None:
         self._chunks: list[Array] = []
+        self._reached: list[int] = []  # of each chunk the bytes up to the highest place that was ever used
         self._free: list[tuple[int, int, int]] = []  # (chunk, start, size), sorted: neighbours lie side by side
         self._returned: deque[tuple[int, int, int]] = deque()  # appended to by whoever drops the last reference
         self._lock = threading.Lock()
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it has, used or free."""
-        return sum(chunk.size for chunk in self._chunks)
+        """Bytes that have been used at least once."""
+        return sum(self._reached)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """A row-major array with any content, aligned to 64 bytes."""
@@ -72,8 +75,8 @@ class Pool:
         """Gives the memory back to the system, if none of it is in use."""
         with self._lock:
             self._collect()
-            if [(start, size) for _, start, size in self._free] == [(0, len(c) // 64 * 64) for c in self._chunks]:
-                self._chunks, self._free = [], []
+            if self._free == [(number, 0, chunk.size) for number, chunk in enumerate(self._chunks)]:
+                self._chunks, self._reached, self._free = [], [], []
 
     def _take(self, size: int) -> tuple[int, int]:
         self._collect()
@@ -82,6 +85,7 @@ class Pool:
             memory = np.empty(max(size, _CHUNK) + _ALIGNMENT, np.uint8)
             shift = -memory.ctypes.data % _ALIGNMENT
             self._chunks.append(memory[shift : shift + max(size, _CHUNK)])
+            self._reached.append(0)
             fitting = [(len(self._chunks) - 1, 0, max(size, _CHUNK))]
             self._free.append(fitting[0])
         piece = min(fitting, key=_size)
@@ -89,6 +93,7 @@ class Pool:
         chunk, start, length = piece
         if length > size:
             insort(self._free, (chunk, start + size, length - size))
+        self._reached[chunk] = max(self._reached[chunk], start + size)
         return chunk, start
 
     def _collect(self) -> None:

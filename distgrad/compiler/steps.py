@@ -27,13 +27,15 @@ class Run:
         kept: what each step keeps for its backward, by the step's number.
         pool: memory for arrays that live beyond a step.
         space: scratch memory within a step.
+        again: (H, W, N, C) values that the backward pass has computed a second time, by place.
     """
 
-    __slots__ = ("_destinations", "_grads", "kept", "pool", "space", "values")
+    __slots__ = ("_destinations", "_grads", "again", "kept", "pool", "space", "values")
 
     def __init__(self, places: int, steps: int, pool: Pool, space: Workspace) -> None:
         self.values: list[Any] = [None] * places
         self.kept: list[Any] = [None] * steps
+        self.again: dict[int, Array] = {}
         self.pool = pool
         self.space = space
         self._grads: list[tuple[Array, bool] | None] = []
