@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels.layout import is_hwnc_alone
 from .engine import edge_of, run_backward
 from .tensor import Tensor
 
@@ -147,5 +148,5 @@ def grad(
             if tensors:
                 results.append(value if create_graph else value.detach())
             else:
-                results.append(Tensor(np.array(value, order="C")))
+                results.append(Tensor(np.array(value, order="K" if is_hwnc_alone(value) else "C")))
     return tuple(results)

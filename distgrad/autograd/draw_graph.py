@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .engine import AccumulateGrad, Node, edge_of
-from .primitive import OperationNode
+from .recorded import OperationNode
 from .tensor import Tensor
 
 Shape = tuple[int, ...]

@@ -1,7 +1,8 @@
 """The graph and its traversal. No operation is named here: a node is anything with ``edges`` and ``apply``.
 
-``run_backward`` is two loops. The first counts, for every node that can be reached, how many gradients will arrive
-there; the second applies each node when its count is down to zero, so that a gradient is final before it is used and a
+``run_backward`` is two loops. The first collects the nodes that can be reached and counts, for every leaf, how many
+gradients will arrive there; the second applies the nodes, the one recorded last first, and each leaf when its count is
+down to zero. A node is recorded after those that made its inputs, so its gradient is final before it is used, and a
 leaf's gradient is handed on at the earliest moment. Both loops are iterative: depth costs no recursion.
 """
 
@@ -12,7 +13,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from heapq import heappop, heappush
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ NodeHook = Callable[[Sequence[Any], Sequence[Any]], "Sequence[Any] | None"]
 NodePreHook = Callable[[Sequence[Any]], "Sequence[Any] | None"]
 
 _sequence = itertools.count()
-_leaf_sequence = itertools.count(1 << 62, -1)  # in front of every operation: a leaf's gradient is on its way at once
+_by_sequence = attrgetter("sequence")
+_LEAF = 1 << 62
+_ndarray = np.ndarray
 
 
 class _Hooks:
@@ -50,7 +53,7 @@ class Node:
     def __init__(self, edges: Sequence[tuple[Node, int] | None], outputs: int = 1) -> None:
         self.edges = edges
         self.outputs = outputs
-        self.sequence = next(_sequence)  # later nodes first: among those that are ready, PyTorch's order
+        self.sequence = next(_sequence)  # after those of the edges: the backward pass goes by it, as in PyTorch
         self.hooks: _Hooks | None = None
         self._metadata: dict[str, Any] | None = anomaly.note() if anomaly.enabled else None
 
@@ -114,11 +117,11 @@ class AccumulateGrad(Node):
     __slots__ = ("variable",)
 
     def __init__(self, variable: Tensor) -> None:
-        # what Node.__init__ does, but for the sequence
+        # what Node.__init__ does; a leaf has no place in the sequence, its turn is when the last gradient has come
         self.edges = ()
         self.outputs = 1
         self.hooks = self._metadata = None
-        self.sequence = next(_leaf_sequence)
+        self.sequence = _LEAF
         self.variable = variable
 
     def apply(self, gradient: Any, create_graph: bool) -> Sequence[Gradient | None]:
@@ -169,13 +172,16 @@ def edge_of(tensor: Tensor) -> tuple[Node, int]:
     while tensor._batched:
         tensor = tensor._value
     tensor._up_to_date()
-    if tensor._node is not None:
-        return tensor._node, tensor._output_nr
-    accumulator: Node | None = tensor._accumulator() if tensor._accumulator is not None else None
+    return (tensor._node, tensor._output_nr) if tensor._node is not None else leaf_edge(tensor)
+
+
+def leaf_edge(leaf: Tensor) -> tuple[Node, int]:
+    """``edge_of`` a tensor that is known to be a leaf."""
+    accumulator: Node | None = leaf._accumulator() if leaf._accumulator is not None else None
     if accumulator is None:
         # The tensor refers to it weakly, the graph strongly: it lives as long as somebody may send a gradient.
-        accumulator = AccumulateGrad(tensor) if not tensor._inherited else Dropped(())
-        tensor._accumulator = weakref.ref(accumulator)
+        accumulator = AccumulateGrad(leaf) if not leaf._inherited else Dropped(())
+        leaf._accumulator = weakref.ref(accumulator)
     return accumulator, 0
 
 
@@ -245,27 +251,24 @@ def run_backward(
     """
     sources = [node for node, _ in roots]
     needed = None if targets is None else _leading_to({node for node, _ in targets}, sources)
-    arrivals = _count_arrivals(sources, needed)
+    order, awaited = _schedule(sources, needed)
     pending: dict[Node, Any] = {}  # the gradient of a node's output; of several outputs, a list
-    ready: list[tuple[int, Node]] = []  # a heap: leaves first, then the most recent operation
     captured: dict[tuple[Node, int], Gradient] = {}
     capture = set() if accumulate or targets is None else set(targets)
     special = needed is not None or anomaly.enabled
 
+    def added(present: Gradient, gradient: Gradient) -> Gradient:
+        total = present + gradient
+        # NumPy makes a scalar of two 0-d arrays
+        return np.asarray(total) if type(total) is not _ndarray and isinstance(total, np.generic) else total
+
     def arrive(node: Node, output: int, gradient: Gradient) -> None:
         if node.outputs == 1:
             present = pending.get(node)
+            pending[node] = gradient if present is None else added(present, gradient)
         else:
             slots = pending.setdefault(node, [None] * node.outputs)
-            present = slots[output]
-        if present is not None:
-            gradient = present + gradient
-            if isinstance(gradient, np.generic):  # what NumPy makes of two 0-d arrays
-                gradient = np.asarray(gradient)
-        if node.outputs == 1:
-            pending[node] = gradient
-        else:
-            slots[output] = gradient
+            slots[output] = gradient if slots[output] is None else added(slots[output], gradient)
 
     def watched(node: Node, gradient: Any) -> Sequence[Gradient | None] | None:
         """``node.apply`` between the hooks, and reading off what is asked for; None where the walk ends."""
@@ -287,19 +290,26 @@ def run_backward(
             produced = _after(node, produced, gradient, create_graph)
         return produced
 
+    def finish(leaf: Node) -> None:
+        """Applies ``leaf``, whose last gradient has come."""
+        if special or leaf.hooks is not None:
+            watched(leaf, pending.pop(leaf, None))
+        else:
+            leaf.apply(pending.pop(leaf, None), create_graph)
+
     for (node, output), gradient in zip(roots, gradients, strict=True):
         arrive(node, output, gradient)
-    for node in dict.fromkeys(sources):
-        if node not in arrivals:
-            heappush(ready, (-node.sequence, node))
     state = mode.state
-    before = state.enabled
+    before = state.enabled, state.retaining
     _callbacks.stack.append([])
     try:
-        state.enabled = create_graph
+        state.enabled, state.retaining = create_graph, retain_graph
         with np.errstate(all="ignore"):
-            while ready:
-                node = heappop(ready)[1]
+            complete = [leaf for leaf, count in awaited.items() if not count]  # those that are roots and nothing else
+            for leaf in complete:
+                finish(leaf)
+            complete = []
+            for node in order:
                 gradient = pending.pop(node, None)
                 produced: Sequence[Gradient | None] | None
                 if special or node.outputs > 1 or node.hooks is not None:
@@ -311,27 +321,32 @@ def run_backward(
                 gradient = None  # no array outlives its use
                 if not retain_graph:
                     node.release()
-                for edge, part in zip(node.edges, produced, strict=True):
+                for edge, part in zip(node.edges, produced):  # noqa: B905 - as many, and this is the innermost loop
                     if edge is None:
                         continue
                     target = edge[0]
                     if needed is not None and target not in needed:
                         continue
                     if part is not None:
-                        if target in pending or target.outputs > 1:
+                        if target.outputs > 1:
                             arrive(target, edge[1], part)
+                        elif target in pending:
+                            pending[target] = added(pending[target], part)
                         else:
                             pending[target] = part
-                    left = arrivals[target] - 1
-                    if left:
-                        arrivals[target] = left
-                    else:
-                        heappush(ready, (-target.sequence, target))
+                    if not target.edges:
+                        awaited[target] = left = awaited[target] - 1
+                        if not left:
+                            complete.append(target)
                 produced = part = None
+                if complete:
+                    for leaf in complete:
+                        finish(leaf)
+                    complete.clear()
             for callback in _callbacks.stack[-1]:
                 callback()
     finally:
-        state.enabled = before
+        state.enabled, state.retaining = before
         _callbacks.stack.pop()
     return [captured.get(target) for target in targets] if targets is not None else []
 
@@ -405,26 +420,30 @@ def _goes_on(node: Node, needed: set[Node], accumulate: bool) -> bool:
     return any(edge is not None and edge[0] in needed for edge in node.edges)
 
 
-def _count_arrivals(roots: Sequence[Node], needed: set[Node] | None) -> dict[Node, int]:
-    """How many gradients each node reachable from ``roots`` will be sent."""
-    arrivals: dict[Node, int] = {}
-    stack = list(dict.fromkeys(roots))
-    seen = set(stack)
-    while stack:
-        for edge in stack.pop().edges:
+def _schedule(roots: Sequence[Node], needed: set[Node] | None) -> tuple[list[Node], dict[Node, int]]:
+    """What can be reached from ``roots``: the operations, the latest first, and how many gradients each leaf awaits."""
+    order: list[Node] = []
+    awaited: dict[Node, int] = {}
+    for root in roots:
+        if root.edges:
+            order.append(root)
+        else:
+            awaited[root] = 0
+    order = list(dict.fromkeys(order))
+    seen = set(order)
+    for node in order:  # which grows on the way
+        for edge in node.edges:
             if edge is None:
                 continue
-            node = edge[0]
-            if needed is not None and node not in needed:
-                continue
-            if node in arrivals:
-                arrivals[node] += 1
-            else:
-                arrivals[node] = 1
-                if node not in seen:
-                    seen.add(node)
-                    stack.append(node)
-    return arrivals
+            target = edge[0]
+            if target.edges:
+                if target not in seen and (needed is None or target in needed):
+                    seen.add(target)
+                    order.append(target)
+            elif needed is None or target in needed:
+                awaited[target] = awaited.get(target, 0) + 1
+    order.sort(key=_by_sequence, reverse=True)
+    return order, awaited
 
 
 def _leading_to(targets: set[Node], roots: Sequence[Node]) -> set[Node]:

@@ -11,7 +11,8 @@ import numpy as np
 from .engine import Gradient, Node, edge_of
 from .grad_mode import enable_grad, mode, no_grad
 from .inplace import check, rebase
-from .primitive import Packed, alias, pack
+from .primitive import alias
+from .recorded import Packed, pack
 from .tensor import Tensor
 
 

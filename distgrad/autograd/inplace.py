@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .grad_mode import mode
-from .primitive import OperationNode, Primitive, define
+from .primitive import Primitive, define
+from .recorded import OperationNode
 from .tensor import Array, Tensor
 from .view import Step, replay, take_history
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..registry import no_attribute
 from .grad_mode import mode
 from .printing import format_tensor
+from .sharing import join
 
 if TYPE_CHECKING:
     from .engine import Node
@@ -104,6 +105,7 @@ class Tensor(_Slots):
     _inference: bool = False
     _inherited: bool = False  # requires_grad is its base's: a view that was made without recording
     _reshaped: bool = False  # a view of what it was before its own shape was changed: see ``ops.metadata``
+    _group: list[weakref.ref[Tensor]] | None = None  # all that share this memory, where it is in HWNC order
     _batched: bool = False  # one sample of many, inside vmap: see ``func.batched``
 
     # ndarray (+) Tensor must end in Tensor.__radd__ rather than in an object array.
@@ -117,8 +119,9 @@ class Tensor(_Slots):
         self._requires_grad = False
         self._node = self._counter = self._view = None
         self._output_nr = 0
-        if mode.inference:
+        if mode.state.inference:
             self._inference = True
+            self._counter = [1]  # so that whoever looks for changes finds that it is one
         if requires_grad:
             self.requires_grad = True
 
@@ -220,6 +223,7 @@ class Tensor(_Slots):
         """The same memory without history; it never requires a gradient."""
         out = Tensor(self._data)
         out._counter = self._versions()  # a change in place through it must still be noticed by backward
+        join(self, out)
         return out
 
     def detach_(self) -> Tensor:
@@ -236,7 +240,9 @@ class Tensor(_Slots):
     @property
     def data(self) -> Tensor:
         """The same memory without history and, unlike ``detach``, with a version of its own: changes go unnoticed."""
-        return Tensor(self._data)
+        out = Tensor(self._data)
+        join(self, out)
+        return out
 
     @data.setter
     def data(self, value: Tensor) -> None:

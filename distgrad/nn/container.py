@@ -135,8 +135,8 @@ class Sequential(_Numbered):
 
     def forward(self, input: Any) -> Any:
         """The input through all modules in turn."""
-        for module in self:
-            input = module(input)
+        for module in self._modules.values():
+            input = module(input)  # type: ignore[misc]
         return input
 
 

@@ -148,6 +148,9 @@ class Module(HookedCalls, StatefulModule):
 
     def __getattr__(self, name: str) -> Any:
         own = self.__dict__
+        parameters = own.get("_parameters")
+        if parameters is not None and name in parameters:  # what is asked for most
+            return parameters[name]
         for table in ("_parameters", "_modules", "_buffers"):
             # deepcopy asks for attributes before there is a table
             if table in own and name in own[table]:
@@ -415,14 +418,19 @@ class Module(HookedCalls, StatefulModule):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clears the gradients of all parameters: to None, or to zeros where there was one."""
-        for parameter in self.parameters():
-            if parameter.grad is None:
+        seen: set[Module] = set()
+        modules: list[Module] = [self]
+        while modules:
+            module = modules.pop()
+            if module in seen:
                 continue
-            if set_to_none:
-                parameter.grad = None
-            else:
+            seen.add(module)
+            modules += [child for child in module._modules.values() if child is not None]
+            for parameter in module._parameters.values():
+                if parameter is None or parameter._grad is None:
+                    continue
                 # of its own memory: a gradient that was recorded, or is held elsewhere, keeps its values
-                parameter.grad = Tensor(np.zeros_like(parameter.grad._data))
+                parameter._grad = None if set_to_none else Tensor(np.zeros_like(parameter._grad._data))
 
     # The dtype -------------------------------------------------------------------------------------------------------
 

@@ -31,20 +31,14 @@ __all__ = [  # what distgrad itself offers
 Lengths = int | Sequence[int]
 
 
-def _biased(output: Any, bias: Any) -> Any:
-    if bias is not None:
-        output += bias.reshape(-1, *(1,) * (output.ndim - 2))
-    return output
-
-
 def _per_channel(g: Any) -> Any:
     return _sum(g, dims=(0, *range(2, g.ndim)), keepdim=False, dtype=g.dtype)
 
 
 _conv: Primitive = define(
     "Convolution",
-    lambda input, weight, bias, stride, padding, dilation, groups: _biased(
-        kernels.conv(input, weight, stride, padding, dilation, groups), bias
+    lambda input, weight, bias, stride, padding, dilation, groups: kernels.conv(
+        input, weight, stride, padding, dilation, groups, bias
     ),
     ("input", "weight", "bias"),
     input=lambda g, weight, input_shape, stride, padding, dilation, groups: _conv_input(
@@ -57,7 +51,7 @@ _conv: Primitive = define(
 )
 _conv_input: Primitive = define(
     "ConvolutionInput",
-    lambda grad_output, weight, bias, input_shape, stride, padding, dilation, groups: _biased(
+    lambda grad_output, weight, bias, input_shape, stride, padding, dilation, groups: kernels.biased(
         kernels.conv_input(grad_output, weight, input_shape, stride, padding, dilation, groups), bias
     ),
     ("grad_output", "weight", "bias"),

@@ -29,8 +29,9 @@ _div: Primitive = define(
     "Div",
     np.true_divide,
     ("input", "other"),
-    input=lambda g, other, input_shape: sum_to(g / other, input_shape),
-    other=lambda g, input, other, other_shape: sum_to(-g * ((input / other) / other), other_shape),
+    broadcast=sum_to,
+    input=lambda g, other: g / other,
+    other=lambda g, input, other: -g * ((input / other) / other),
 )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
+from ..kernels.layout import as_hwnc, is_hwnc_alone
 from .arguments import tensor_argument
 from .elementwise import add, where
 from .inplace import replace
@@ -18,6 +19,8 @@ from .shape import squeeze, unsqueeze
 
 
 def _thinned(input: Any, kept: Any, scale: float) -> Any:
+    if kept.shape == input.shape and is_hwnc_alone(input) and not is_hwnc_alone(kept):
+        kept = as_hwnc(kept).transpose(2, 3, 0, 1)  # the mask was drawn in the order of the dimensions
     out = np.multiply(input, kept, dtype=input.dtype)
     out *= input.dtype.type(scale)
     return out

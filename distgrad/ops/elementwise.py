@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
+from ..autograd.shortcut import binary, number, unary
+from ..kernels.layout import is_hwnc_alone
+from ..kernels.rectifier import rectified
 from ..kernels.select import select
 from ..kernels.summation import sum_over
 from .promotion import cast, promoted, result_type, same_floating
@@ -46,11 +50,26 @@ IN_PLACE = (  # of these, what also exists as NAME_
     "abs absolute add cos exp log mul multiply neg negative relu sigmoid sign sin sqrt sub subtract tanh"
 ).split()
 
+# Up to so many rows are summed by a product with ones.
+_FEW_ROWS = 64
+
+
+@functools.lru_cache(maxsize=256)
+def _ones(count: int, dtype: np.dtype[Any]) -> Any:
+    ones = np.ones(count, dtype)
+    ones.flags.writeable = False
+    return ones
+
+
 # Broadcasting -------------------------------------------------------------------------------------------------------
 
 
 def _sum_to(input: Any, shape: tuple[int, ...]) -> Any:
     lead = input.ndim - len(shape)
+    if lead == 1 and input.ndim == 2 and input.dtype.char in "fd":  # a bias: BLAS adds few rows as exactly, and sooner
+        rows, columns = input.shape
+        if rows <= _FEW_ROWS and shape[0] == columns:
+            return _ones(rows, input.dtype).dot(input)
     inner = input.shape[lead:]
     axes = (*range(lead), *[lead + i for i, n in enumerate(shape) if n == 1 and inner[i] != 1])
     return sum_over(input, axes, keepdims=True).reshape(shape)
@@ -88,7 +107,9 @@ def _expanded(input: Any, shape: tuple[int, ...]) -> Any:
 
 def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
     """``x`` summed over the dimensions along which ``shape`` would have to be broadcast to give its shape."""
-    return x if x.shape == shape else _sum_to_primitive(x, shape=tuple(shape))
+    if x.shape == shape:
+        return x
+    return _sum_to(x, shape) if type(x) is np.ndarray else _sum_to_primitive(x, shape=tuple(shape))
 
 
 def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
@@ -173,26 +194,17 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
 
 # Two operands -------------------------------------------------------------------------------------------------------
 
-_add: Primitive = define(
-    "Add",
-    np.add,
-    ("input", "other"),
-    input=lambda g, input_shape: sum_to(g, input_shape),
-    other=lambda g, other_shape: sum_to(g, other_shape),
-)
+_add: Primitive = define("Add", np.add, ("input", "other"), broadcast=sum_to, input=lambda g: g, other=lambda g: g)
 _sub: Primitive = define(
-    "Sub",
-    np.subtract,
-    ("input", "other"),
-    input=lambda g, input_shape: sum_to(g, input_shape),
-    other=lambda g, other_shape: sum_to(-g, other_shape),
+    "Sub", np.subtract, ("input", "other"), broadcast=sum_to, input=lambda g: g, other=lambda g: -g
 )
 _mul: Primitive = define(
     "Mul",
     np.multiply,
     ("input", "other"),
-    input=lambda g, other, input_shape: sum_to(g * other, input_shape),
-    other=lambda g, input, other_shape: sum_to(g * input, other_shape),
+    broadcast=sum_to,
+    input=lambda g, other: g * other,
+    other=lambda g, input: g * input,
 )
 
 
@@ -315,6 +327,7 @@ def rsub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     return sub(other, input, alpha=alpha)
 
 
+@binary(_mul)
 def mul(input: Any, other: Any) -> Tensor:
     """``input * other``; broadcasts."""
     return _binary(_mul, input, other)
@@ -339,14 +352,24 @@ _log: Primitive = define("Log", np.log, ("input",), input=lambda g, input: g / i
 _sqrt: Primitive = define("Sqrt", np.sqrt, ("input",), input=lambda g, output: g / (2.0 * output))
 _sin: Primitive = define("Sin", np.sin, ("input",), input=lambda g, input: g * _cos(input))
 _cos: Primitive = define("Cos", np.cos, ("input",), input=lambda g, input: -g * _sin(input))
-_tanh: Primitive = define("Tanh", np.tanh, ("input",), input=lambda g, output: g * (1.0 - output * output))
+_tanh: Primitive = define(
+    "Tanh",
+    np.tanh,
+    ("input",),
+    input=lambda g, output: g * ((number(1.0, g.dtype) if type(g) is np.ndarray else 1.0) - output * output),
+)
 _relu: Primitive = define(
     "Relu",
-    lambda input, out=None: np.maximum(input, 0, out=out),
+    rectified,
     ("input",),
-    input=lambda g, output: _where(output <= 0, 0.0, g),
+    input=lambda g, output: select(output <= 0, 0.0, g) if type(g) is np.ndarray else _where(output <= 0, 0.0, g),
 )
-_clone: Primitive = define("Clone", lambda input: input.copy(), ("input",), input=lambda g: g)
+_clone: Primitive = define(
+    "Clone",
+    lambda input, order=None: input.copy(order or ("K" if is_hwnc_alone(input) else "C")),
+    ("input",),
+    input=lambda g: g,
+)
 
 
 def _one_plus_decay(input: Any) -> Any:
@@ -376,6 +399,7 @@ def _unary(primitive: Primitive, input: Tensor, floating: bool = True) -> Tensor
     return out
 
 
+@unary(_neg)
 def neg(input: Tensor) -> Tensor:
     """``-input``."""
     _check_tensor("neg", input)
@@ -390,6 +414,7 @@ def neg(input: Tensor) -> Tensor:
 negative = neg
 
 
+@unary(_abs)
 def abs(input: Tensor) -> Tensor:
     """The magnitude; its gradient at 0 is 0."""
     return _unary(_abs, input, floating=False)
@@ -403,41 +428,49 @@ def sign(input: Tensor) -> Tensor:
     return _unary(_sign, input, floating=False)
 
 
+@unary(_exp)
 def exp(input: Tensor) -> Tensor:
     """E to the power of each element."""
     return _unary(_exp, input)
 
 
+@unary(_log)
 def log(input: Tensor) -> Tensor:
     """The natural logarithm."""
     return _unary(_log, input)
 
 
+@unary(_sqrt)
 def sqrt(input: Tensor) -> Tensor:
     """The square root."""
     return _unary(_sqrt, input)
 
 
+@unary(_sin)
 def sin(input: Tensor) -> Tensor:
     """The sine, of radians."""
     return _unary(_sin, input)
 
 
+@unary(_cos)
 def cos(input: Tensor) -> Tensor:
     """The cosine, of radians."""
     return _unary(_cos, input)
 
 
+@unary(_tanh)
 def tanh(input: Tensor) -> Tensor:
     """The hyperbolic tangent."""
     return _unary(_tanh, input)
 
 
+@unary(_sigmoid)
 def sigmoid(input: Tensor) -> Tensor:
     """1 / (1 + exp(-input)), without overflow."""
     return _unary(_sigmoid, input)
 
 
+@unary(_relu)
 def relu(input: Tensor) -> Tensor:
     """max(input, 0); its gradient at 0 is 0."""
     if isinstance(input, Tensor) and input.dtype == np.bool_:
@@ -445,6 +478,7 @@ def relu(input: Tensor) -> Tensor:
     return _unary(_relu, input, floating=False)
 
 
+@unary(_clone)
 def clone(input: Tensor) -> Tensor:
     """A copy that gradients pass through."""
     return _unary(_clone, input, floating=False)

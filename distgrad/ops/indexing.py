@@ -233,6 +233,8 @@ def parse_index(index: Any, shape: tuple[int, ...], own: bool = False) -> Index:
     """
     if type(index) is int and shape and -shape[0] <= index < shape[0]:  # the common case
         return Index((index, ...), None)
+    if index is None:
+        return Index((None, ...), None)
     parts = _parts(index)
     needed = sum(map(_consumed, parts))
     if needed > len(shape):
@@ -332,7 +334,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     Raises:
         IndexError, ValueError, TypeError: see ``parse_index``.
     """
-    batching: Any = None if type(index) is int else mode.state.batching
+    batching: Any = None if type(index) is int or index is None else mode.state.batching
     if batching is not None and batching.has_batched_positions(index):
         picked: Tensor = batching.getitem(input, index)
         return picked

@@ -10,11 +10,12 @@ import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
+from ..autograd.shortcut import binary
 from ..autograd.tensor import Array
 from ..kernels import product as kernels
 from . import diagonals as _diagonals
 from .arguments import tensor_argument
-from .elementwise import mul, sum_to
+from .elementwise import _FEW_ROWS, mul, sum_to
 from .power import pow
 from .promotion import cast, same_floating
 from .reduction import _sum, sum
@@ -48,8 +49,17 @@ def _adjoint(x: Any) -> Any:
     return x.mT
 
 
+def _product_of(left: Any, right: Any) -> Any:
+    """``_matmul``; of arrays without the way through the primitive."""
+    if type(left) is np.ndarray and type(right) is np.ndarray:
+        return kernels.product(left, right)
+    return _matmul(left, right)
+
+
 def _rows(x: Any) -> Any:
     """All dimensions but the last as one: (..., n) as a matrix."""
+    if x.ndim == 2:
+        return x
     return _reshape(x, shape=(math.prod(x.shape[:-1]), x.shape[-1]))
 
 
@@ -69,7 +79,7 @@ def _gradient_of_left(g: Any, right: Any, shape: tuple[int, ...]) -> Any:
     if len(shape) == 2 and right.ndim > 2:
         # (n, k) @ (..., k, m) -> (..., n, m): the sum over the batch and m is one product
         return _matmul(_beside(g), _rows(_adjoint(right)))
-    return sum_to(_matmul(g, _adjoint(right)), shape)
+    return sum_to(_product_of(g, _adjoint(right)), shape)
 
 
 def _gradient_of_right(g: Any, left: Any, shape: tuple[int, ...]) -> Any:
@@ -77,7 +87,7 @@ def _gradient_of_right(g: Any, left: Any, shape: tuple[int, ...]) -> Any:
     if len(shape) == 2 and left.ndim > 2:
         # (..., n, k) @ (k, m) -> (..., n, m): the sum over the batch and n is one product
         return _matmul(_adjoint(_rows(left)), _rows(g))
-    return sum_to(_matmul(_adjoint(left), g), shape)
+    return sum_to(_product_of(_adjoint(left), g), shape)
 
 
 _matmul: Primitive = define(  # of matrices, batched
@@ -108,6 +118,8 @@ def _sum_of_rows(x: Any) -> Any:
     if x.ndim == 1:
         return x
     rows = _rows(x)
+    if type(rows) is np.ndarray and rows.shape[0] <= _FEW_ROWS:
+        return sum_to(rows, rows.shape[1:])
     if rows.shape[0] > _MANY:
         return _sum(rows, dims=(0,), keepdim=False, dtype=x.dtype)
     return _mv(_adjoint(rows), np.ones(rows.shape[0], x.dtype))
@@ -126,10 +138,10 @@ _linear: Primitive = define(
     ("input", "weight", "bias"),
     # (..., out) @ (out, in) -> (..., in)
     input=lambda g, weight, input_shape: (
-        _matmul(g, weight) if g.ndim > 1 else _reshape(_matmul(_rows(g), weight), shape=input_shape)
+        _product_of(g, weight) if g.ndim > 1 else _reshape(_matmul(_rows(g), weight), shape=input_shape)
     ),
     # (out, rows) @ (rows, in) -> (out, in), the transpose a view
-    weight=lambda g, input: _matmul(_adjoint(_rows(g)), _rows(input)),
+    weight=lambda g, input: _product_of(_adjoint(_rows(g)), _rows(input)),
     bias=lambda g, bias_shape: _sum_of_rows(g) if bias_shape == g.shape[-1:] else sum_to(g, bias_shape),
 )
 
@@ -173,17 +185,13 @@ def _check_expandable(name: str, argument: str, x: Tensor, shape: tuple[int, ...
 # Products -----------------------------------------------------------------------------------------------------------
 
 
+@binary(_matmul, rank=2)
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product, batched over leading dimensions, which broadcast; vectors as in ``torch.matmul``.
 
     Raises:
         RuntimeError: an operand is 0-d, dtypes differ or are bool, or the inner lengths differ.
     """
-    if same_floating(input, other) and isinstance(other, Tensor) and min(input._data.ndim, other._data.ndim) > 1:
-        try:
-            return _matmul(input, other)  # type: ignore[no-any-return]
-        except ValueError:
-            pass  # said in PyTorch's words below
     _refuse_others("matmul", input=input, other=other)
     if input.ndim == 0 or other.ndim == 0:
         raise RuntimeError(

@@ -51,19 +51,26 @@ def _refuse_legacy(size_average: Any, reduce: Any) -> None:
 
 # Class indices ------------------------------------------------------------------------------------------------------
 
-# Both take (N, C, D) or its gradient, labels (N, D) of which the negative ones are ignored, and factors (N, D).
+# Both take (N, C, D) or its gradient, labels (N, D) of which the negative ones are ignored, and factors (N, D); or
+# all of them without D.
 
 
 def _pick(input: Array, labels: Array, factors: Array) -> Array:
-    picked = np.take_along_axis(input, np.maximum(labels, 0)[:, None], axis=1)[:, 0]
+    classes = np.maximum(labels, 0)
+    if input.ndim == 2:
+        picked = input[np.arange(len(classes)), classes]
+    else:
+        picked = np.take_along_axis(input, classes[:, None], axis=1)[:, 0]
     # chosen rather than multiplied by 0: an ignored sample counts for nothing whatever its prediction, also -inf
     return np.where(labels < 0, 0, -picked * factors).astype(input.dtype, copy=False)
 
 
 def _put_back(input: Array, labels: Array, factors: Array, classes: int) -> Array:
-    out = np.zeros((labels.shape[0], classes, labels.shape[1]), input.dtype)
+    out = np.zeros((labels.shape[0], classes, *labels.shape[1:]), input.dtype)
     values = np.where(labels < 0, 0, -input * factors).astype(input.dtype, copy=False)
-    if classes:
+    if classes and input.ndim == 1:
+        out[np.arange(len(labels)), np.maximum(labels, 0)] = values
+    elif classes:
         np.put_along_axis(out, np.maximum(labels, 0)[:, None], values[:, None], axis=1)
     return out
 
@@ -136,6 +143,8 @@ def _factors(labels: Array, weight: Tensor | None, dtype: Any) -> Array:
 def _labels(target: Tensor, classes: int, ignore_index: int) -> Array:
     """The classes as int64, -1 where they are ignored."""
     labels = target._data.astype(np.int64)
+    if ignore_index < 0 and labels.size and labels.min() >= 0 and labels.max() < classes:  # nearly always
+        return labels
     ignored = labels == ignore_index
     wrong = labels[~ignored & ((labels < 0) | (labels >= classes))]
     if wrong.size:
@@ -182,12 +191,15 @@ def nll_loss(
     _refuse_gradient("nll_loss", weight)
     if is_batched(target, weight):
         return _nll_of_samples(input, target, weight, ignore_index, reduction)
-    batch, places = (1, 1) if input.ndim == 1 else (input.shape[0], math.prod(input.shape[2:]))
-    labels = _labels(target, classes, ignore_index).reshape(batch, places)
+    labels = _labels(target, classes, ignore_index)
+    flat = input
+    if input.ndim != 2:
+        batch, places = (1, 1) if input.ndim == 1 else (input.shape[0], math.prod(input.shape[2:]))
+        labels, flat = labels.reshape(batch, places), reshape(input, (batch, classes, places))
     factors = _factors(labels, weight, input.dtype)
-    losses: Tensor = _nll_loss(reshape(input, (batch, classes, places)), labels=labels, factors=factors)
+    losses: Tensor = _nll_loss(flat, labels=labels, factors=factors)
     if reduction == "none":
-        return reshape(losses, tuple(target.shape))
+        return losses if input.ndim == 2 else reshape(losses, tuple(target.shape))
     total = sum(losses)
     return total if reduction == "sum" else total / _weight_sum(factors)
 

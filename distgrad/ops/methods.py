@@ -10,6 +10,7 @@ import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive
+from ..autograd.shortcut import binary
 from . import (
     added_products,
     comparison,
@@ -55,7 +56,6 @@ from . import (
     strided,
     transcendental,
 )
-from .promotion import same_floating
 
 _Operator = Callable[[Any, Any], Any]
 
@@ -67,22 +67,6 @@ def _operator(function: _Operator) -> _Operator:
         if isinstance(other, (Tensor, int, float, np.ndarray, np.generic)):
             return function(self, other)
         return NotImplemented
-
-    method.__doc__ = function.__doc__
-    return method
-
-
-def _arithmetic(primitive: Primitive, function: _Operator) -> _Operator:
-    """``_operator`` for the busiest of them: where there is nothing to promote, straight to the primitive."""
-    general = _operator(function)
-
-    def method(self: Tensor, other: Any) -> Any:
-        if same_floating(self, other):
-            try:
-                return primitive(self, other)
-            except ValueError:
-                pass  # of NumPy, shapes that do not broadcast: the function says so in PyTorch's words
-        return general(self, other)
 
     method.__doc__ = function.__doc__
     return method
@@ -107,11 +91,12 @@ _OPERATORS: dict[str, _Operator] = {
     "lshift": comparison.bitwise_left_shift,
     "rshift": comparison.bitwise_right_shift,
 }
-_BUSY: dict[str, tuple[Primitive, _Operator]] = {
-    "add": (elementwise._add, elementwise.add),
-    "sub": (elementwise._sub, elementwise.sub),
-    "mul": (elementwise._mul, elementwise.mul),
-    "truediv": (division._div, division.div),
+_BUSY: dict[str, tuple[Primitive, int]] = {  # and from how many dimensions on it is nothing else
+    "add": (elementwise._add, 0),
+    "sub": (elementwise._sub, 0),
+    "mul": (elementwise._mul, 0),
+    "truediv": (division._div, 0),
+    "matmul": (linalg._matmul, 2),
 }
 _COMPARISONS: dict[str, _Operator] = {name: getattr(comparison, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")}
 # A family lists in METHODS which of its functions are methods too, and in IN_PLACE which of them also exist as NAME_.
@@ -194,8 +179,8 @@ def install() -> None:
     for name, function in _OPERATORS.items():
         setattr(Tensor, f"__{name}__", _operator(function))
         setattr(Tensor, f"__r{name}__", _reflected(function))
-    for name, (primitive, function) in _BUSY.items():
-        setattr(Tensor, f"__{name}__", _arithmetic(primitive, function))
+    for name, (primitive, rank) in _BUSY.items():
+        setattr(Tensor, f"__{name}__", binary(primitive, rank)(_operator(_OPERATORS[name])))
     for name, function in _COMPARISONS.items():
         setattr(Tensor, f"__{name}__", _operator(function))
     for name, function in _OPERATORS.items():

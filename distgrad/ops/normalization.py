@@ -8,6 +8,7 @@ recorded ones. Half precision is computed in float32 by both.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,10 @@ from .shape import reshape
 
 # Batch normalization ------------------------------------------------------------------------------------------------
 
+# One pass over the gradient gives those of the input, the weight and the bias: 0, 1 and 2. They are asked for one after
+# another, so those that come later wait here, with the gradient that they are of, until their turn.
+_Later = dict[int, tuple["weakref.ref[Array]", Array]]
+
 
 def _train_forward(
     input: Array,
@@ -37,7 +42,7 @@ def _train_forward(
     running_mean: Array | None,
     running_var: Array | None,
     momentum: float,
-) -> tuple[Array, tuple[Array, Array]]:
+) -> tuple[Array, tuple[Array, Array, _Later]]:
     """Normalizes with the batch's statistics and moves the running ones towards them, in place, as PyTorch does."""
     output, batch_mean, invstd, biased = kernels.batch_norm_train(input, weight, bias, eps)
     count = input.size // input.shape[1]
@@ -45,14 +50,14 @@ def _train_forward(
         unbiased = biased * (count / (count - 1))
         running_mean += momentum * (batch_mean - running_mean)
         running_var += momentum * (unbiased - running_var)
-    return output, (batch_mean, invstd)
+    return output, (batch_mean, invstd, {})
 
 
 def _eval_forward(
     input: Array, weight: Array | None, bias: Array | None, running_mean: Array, running_var: Array, eps: float
-) -> tuple[Array, tuple[Array, Array]]:
+) -> tuple[Array, tuple[Array, Array, _Later]]:
     output = kernels.batch_norm_eval(input, weight, bias, running_mean, running_var, eps)
-    return output, (running_mean, kernels.inverse_deviation(running_var.astype(np.float64), eps))
+    return output, (running_mean, kernels.inverse_deviation(running_var.astype(np.float64), eps), {})
 
 
 def _per_channel(x: Tensor, ndim: int) -> Tensor:
@@ -90,27 +95,33 @@ def _eval_decomposition(
     return cast(_affine((x - centre) / sqrt(spread + eps), scale, shift), input.dtype)  # type: ignore[no-any-return]
 
 
-def _grad_weight(g: Any, input: Any, weight: Any, mean: Any, invstd: Any, weight_dtype: Any) -> Any:
-    found = kernels.batch_norm_train_backward(g, input, weight, mean, invstd, (False, True, False))[1]
-    assert found is not None
-    return found.astype(weight_dtype, copy=False)
+def _gradient(which: int, g: Array, input: Array, weight: Any, mean: Array, invstd: Array, later: _Later) -> Array:
+    """That of the input, the weight or the bias."""
+    waiting = later.pop(which, None)
+    if waiting is not None and waiting[0]() is g:
+        return waiting[1]
+    found = kernels.batch_norm_train_backward(g, input, weight, mean, invstd, (which == 0, which <= 1, True))
+    reference = weakref.ref(g)
+    for following in range(which + 1, 3):
+        later[following] = reference, found[following]  # type: ignore[assignment]
+    return found[which]  # type: ignore[return-value]
 
 
-def _grad_bias(g: Any, input: Any, weight: Any, mean: Any, invstd: Any, bias_dtype: Any) -> Any:
-    found = kernels.batch_norm_train_backward(g, input, weight, mean, invstd, (False, False, True))[2]
-    assert found is not None
-    return found.astype(bias_dtype, copy=False)
+def _grad_weight(g: Any, input: Any, weight: Any, mean: Any, invstd: Any, later: Any, weight_dtype: Any) -> Any:
+    return _gradient(1, g, input, weight, mean, invstd, later).astype(weight_dtype, copy=False)
+
+
+def _grad_bias(g: Any, input: Any, weight: Any, mean: Any, invstd: Any, later: Any, bias_dtype: Any) -> Any:
+    return _gradient(2, g, input, weight, mean, invstd, later).astype(bias_dtype, copy=False)
 
 
 _train: Primitive = define(
     "NativeBatchNorm",
     _train_forward,
     ("input", "weight", "bias"),
-    residuals=("mean", "invstd"),
+    residuals=("mean", "invstd", "later"),
     decomposition=_train_decomposition,
-    input=lambda g, input, weight, mean, invstd: kernels.batch_norm_train_backward(
-        g, input, weight, mean, invstd, (True, False, False)
-    )[0],
+    input=lambda g, input, weight, mean, invstd, later: _gradient(0, g, input, weight, mean, invstd, later),
     weight=_grad_weight,
     bias=_grad_bias,
 )
@@ -118,7 +129,7 @@ _eval: Primitive = define(
     "BatchNormEval",
     _eval_forward,
     ("input", "weight", "bias"),
-    residuals=("mean", "invstd"),
+    residuals=("mean", "invstd", "later"),
     decomposition=_eval_decomposition,
     input=lambda g, weight, invstd: kernels.batch_norm_scale(g, invstd if weight is None else invstd * weight),
     weight=_grad_weight,
@@ -188,7 +199,9 @@ def batch_norm(
     if running_mean is None or running_var is None:
         raise RuntimeError("Expected running_mean and running_var to be defined when training=False")
     statistics = running_mean._data, running_var._data
-    if mode.enabled:  # a recorded call keeps them, and they may have moved by the time of its backward pass
+    # A recorded call keeps them, and they may have moved by the time of its backward pass.
+    needs = any(x is not None and x.requires_grad for x in (input, weight, bias))
+    if needs and mode.enabled and mode.state.batching is None:
         statistics = statistics[0].copy(), statistics[1].copy()
     out = _eval(input, weight, bias, running_mean=statistics[0], running_var=statistics[1], eps=eps)
     return out

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
+from ..kernels.layout import empty_in_order_of
 from ..kernels.resample import LinearMap, resample
 from .elementwise import clone
 
@@ -30,7 +31,7 @@ def _constant_pad_forward(input: Any, pads: Pads, value: Any) -> Any:
         slice(max(0, -before), n + min(0, after)) for n, (before, after) in zip(input.shape, pads, strict=True)
     )
     places = tuple(slice(max(0, before), n - max(0, after)) for n, (before, after) in zip(lengths, pads, strict=True))
-    out = np.empty(lengths, input.dtype)
+    out = empty_in_order_of(input, lengths, input.dtype)
     for axis, (place, n) in enumerate(zip(places, lengths, strict=True)):
         inside = places[:axis]  # the dimensions before were filled outside of it
         out[(*inside, slice(0, place.start))] = value

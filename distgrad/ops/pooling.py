@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor
+from ..autograd.grad_mode import mode
 from ..autograd.primitive import Primitive, define
+from ..kernels import adaptive_pooling
 from ..kernels import pooling as kernels
+from ..kernels.pixel_pooling import Window
 from .convolution import Lengths, lengths
 from .elementwise import where
 from .positions import gather, scatter
@@ -32,17 +35,54 @@ Sizes = int | Sequence[int | None] | None
 
 def _max_pool2d_forward(
     input: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
-) -> tuple[Any, tuple[Any]]:
-    output, indices = kernels.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode)
-    return output, (indices,)
+) -> tuple[Any, tuple[Any, bool]]:
+    window = kernel_size, stride, padding, dilation, ceil_mode
+    if kernels.has_runs(input) and not mode.enabled:  # nobody will ask for a gradient
+        return kernels.max_pool2d_values(input, *window), (None, True)
+    output, places = kernels.max_pool2d_places(input, *window)
+    return output, (places, kernels.has_runs(input))
 
 
+def _avg_pool2d_forward(input: Any, window: Any) -> tuple[Any, tuple[bool]]:
+    return kernels.avg_pool2d(input, *window), (kernels.has_runs(input),)
+
+
+def _avg_pool2d_adjoint_forward(input: Any, shape: Any, window: Any, hwnc: bool) -> Any:
+    kernel_size, stride, padding, ceil_mode, include, divisor = window
+    return kernels.avg_pool2d_adjoint(input, shape, kernel_size, stride, padding, ceil_mode, include, divisor, hwnc)
+
+
+def _adaptive_avg_pool2d_forward(input: Any, output_size: Any) -> tuple[Any, tuple[bool]]:
+    return adaptive_pooling.adaptive_avg_pool2d(input, output_size), (kernels.has_runs(input),)
+
+
+# A gradient has the memory order of what it is the gradient of: ``hwnc``.
 _max_pool2d: Primitive = define(
     "MaxPool2D",
     _max_pool2d_forward,
     ("input",),
-    residuals=("indices",),
-    input=lambda g, indices, input_shape: _scatter(g, indices=indices, shape=input_shape),
+    residuals=("places", "hwnc"),
+    input=lambda g, places, hwnc, input_shape, kernel_size, stride, padding, dilation: _max_pool2d_adjoint(
+        g,
+        places=places,
+        shape=input_shape,
+        window=Window(kernel_size, stride, padding, dilation),
+        hwnc=hwnc,
+    ),
+)
+_max_pool2d_adjoint: Primitive = define(
+    "MaxPool2DAdjoint",
+    lambda input, places, shape, window, hwnc: kernels.max_pool2d_adjoint(input, places, shape, window, hwnc),
+    ("input",),
+    input=lambda g, places, window, hwnc: _max_pool2d_at(g, places=places, window=window, hwnc=hwnc),
+)
+_max_pool2d_at: Primitive = define(
+    "MaxPool2DAt",
+    lambda input, places, window, hwnc: kernels.max_pool2d_at(input, places, window),
+    ("input",),
+    input=lambda g, places, window, hwnc, input_shape: _max_pool2d_adjoint(
+        g, places=places, shape=input_shape, window=window, hwnc=hwnc
+    ),
 )
 _max_pool2d_indices: Primitive = define(  # places alone
     "MaxPool2DIndices",
@@ -53,7 +93,7 @@ _max_pool2d_indices: Primitive = define(  # places alone
 )
 _adaptive_max_pool2d_indices: Primitive = define(
     "AdaptiveMaxPool2DIndices",
-    lambda input, output_size: kernels.adaptive_max_pool2d(input, output_size)[1],
+    lambda input, output_size: adaptive_pooling.adaptive_max_pool2d(input, output_size)[1],
     ("input",),
 )
 _scatter: Primitive = define(
@@ -76,25 +116,27 @@ _max_unpool2d: Primitive = define(
 )
 _avg_pool2d: Primitive = define(
     "AvgPool2D",
-    lambda input, window: kernels.avg_pool2d(input, *window),
+    _avg_pool2d_forward,
     ("input",),
-    input=lambda g, input_shape, window: _avg_pool2d_adjoint(g, shape=input_shape, window=window),
+    residuals=("hwnc",),
+    input=lambda g, input_shape, window, hwnc: _avg_pool2d_adjoint(g, shape=input_shape, window=window, hwnc=hwnc),
 )
 _avg_pool2d_adjoint: Primitive = define(
     "AvgPool2DAdjoint",
-    lambda input, shape, window: kernels.avg_pool2d_adjoint(input, shape, *window),
+    _avg_pool2d_adjoint_forward,
     ("input",),
     input=lambda g, window: _avg_pool2d(g, window=window),
 )
 _adaptive_avg_pool2d: Primitive = define(
     "AdaptiveAvgPool2D",
-    lambda input, output_size: kernels.adaptive_avg_pool2d(input, output_size),
+    _adaptive_avg_pool2d_forward,
     ("input",),
-    input=lambda g, input_shape: _adaptive_avg_pool2d_adjoint(g, shape=input_shape),
+    residuals=("hwnc",),
+    input=lambda g, input_shape, hwnc: _adaptive_avg_pool2d_adjoint(g, shape=input_shape, hwnc=hwnc),
 )
 _adaptive_avg_pool2d_adjoint: Primitive = define(
     "AdaptiveAvgPool2DAdjoint",
-    lambda input, shape: kernels.adaptive_avg_pool2d_adjoint(input, shape),
+    lambda input, shape, hwnc: adaptive_pooling.adaptive_avg_pool2d_adjoint(input, shape, hwnc),
     ("input",),
     input=lambda g, input_shape: _adaptive_avg_pool2d(g, output_size=input_shape[2:]),
 )

@@ -15,7 +15,7 @@ from ..autograd.primitive import Primitive, define
 from ..autograd.tensor import Array
 from ..kernels.summation import sum_over
 from .dims import Dims, dim_argument, dims_argument, numpy_names
-from .elementwise import _expand_primitive, _where
+from .elementwise import _expand_primitive, _expanded, _where
 from .promotion import cast
 from .scan import _cumprod, _has_zero, _shift
 from .shape import _reshape
@@ -48,12 +48,17 @@ def _count(shape: tuple[int, ...], dims: tuple[int, ...]) -> int:
 
 def spread(g: Any, shape: tuple[int, ...], dims: tuple[int, ...]) -> Any:
     """``g``, the result of a reduction of ``shape`` over ``dims``, repeated over them: the adjoint of a sum."""
+    if type(g) is np.ndarray:
+        return _expanded(g.reshape(_kept(shape, dims)), shape)
     return _expand_primitive(_reshape(g, shape=_kept(shape, dims)), shape=shape)
+
+
+_FLOAT32 = np.dtype(np.float32)
 
 
 def _computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """In which dtype to compute: float16 in float32."""
-    return np.dtype(np.float32) if dtype == np.float16 else dtype
+    return _FLOAT32 if dtype.char == "e" else dtype
 
 
 # Sums and means -----------------------------------------------------------------------------------------------------

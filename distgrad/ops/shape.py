@@ -11,9 +11,11 @@ import numpy as np
 
 from ..autograd import Size, Tensor
 from ..autograd.primitive import Primitive, alias, define
+from ..autograd.sharing import repack
+from ..kernels.layout import empty_in_order_of, is_hwnc_alone
 from .arguments import integers, tensor_argument
-from .elementwise import broadcast_to, clone
-from .samples import all_values
+from .elementwise import _clone, broadcast_to
+from .samples import all_values, is_captured
 
 __all__ = [  # what distgrad itself offers
     "atleast_1d",
@@ -55,11 +57,21 @@ _permute: Primitive = define(
     input=lambda g, dims: _permute(g, dims=tuple(int(i) for i in np.argsort(dims))),
 )
 _view_as_dtype: Primitive = define("ViewAsDtype", lambda input, dtype: input.view(dtype), ("input",), view=True)
+
+
+def _joined(tensors: tuple[Any, ...], dim: int) -> Any:
+    """One after another, in HWNC order where all are in that, else row-major; NumPy would keep any common order."""
+    if all(map(is_hwnc_alone, tensors)):
+        shape = list(tensors[0].shape)
+        shape[dim] = sum(x.shape[dim] for x in tensors)
+        return np.concatenate(tensors, axis=dim, out=empty_in_order_of(tensors[0], tuple(shape), tensors[0].dtype))
+    return np.asarray(np.concatenate(tensors, axis=dim), order="C")
+
+
 # Joining and narrowing are adjoint to each other. The functions of them are in ``join`` and ``pieces``.
 _cat: Primitive = define(
     "Cat",
-    # the order is asked for: NumPy keeps a common one of the parts
-    lambda *tensors, dim: np.asarray(np.concatenate(tensors, axis=dim), order="C"),
+    lambda *tensors, dim: _joined(tensors, dim),
     ("tensors*",),
     tensors=lambda g, index, tensors_shape, dim: _piece(g, tensors_shape, index, dim),
 )
@@ -73,7 +85,8 @@ _narrow: Primitive = define(
 
 
 def _embed(input: Any, shape: tuple[int, ...], dim: int, start: int) -> Any:
-    out = np.zeros(shape, input.dtype)
+    out = empty_in_order_of(input, shape, input.dtype)
+    out.fill(0)
     out[(slice(None),) * dim + (slice(start, start + input.shape[dim]),)] = input
     return out
 
@@ -156,17 +169,27 @@ def view(input: Tensor, *args: Any, size: Any = None) -> Tensor:
     if not args and size is None:
         raise TypeError("view() takes a shape or a dtype")
     target = _resolve(integers(args if size is None else (size,), "view", "size"), input.numel())
-    array = all_values(input)
-    try:
-        if not array.flags.c_contiguous:
-            np.reshape(array, (*array.shape[: array.ndim - input.ndim], *target), copy=False)
-    except ValueError:
+    if not _shares_memory(input, target) and (input._batched or not repack(input) or not _shares_memory(input, target)):
         raise RuntimeError(
             "view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
             "contiguous subspaces). Use .reshape(...) instead."
-        ) from None
+        )
     out: Tensor = _reshape(input, shape=target)
     return out
+
+
+def _shares_memory(input: Tensor, target: tuple[int, ...]) -> bool:
+    """Whether the elements can be seen in the shape ``target`` without a copy."""
+    if is_captured(input):
+        return True  # a plan copies where it has to: nothing is changed in place through a view in it
+    array = all_values(input)
+    if array.flags.c_contiguous:
+        return True
+    try:
+        np.reshape(array, (*array.shape[: array.ndim - input.ndim], *target), copy=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _reinterpreted(input: Tensor, dtype: np.dtype[Any]) -> Tensor:
@@ -272,7 +295,10 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 
 def contiguous(input: Tensor) -> Tensor:
     """The tensor itself when its elements lie in row-major order, else a copy in which they do."""
-    return input if input.is_contiguous() else clone(input)
+    if input.is_contiguous():
+        return input
+    out: Tensor = _clone(input, order="C")
+    return out
 
 
 def _at_least(name: str, tensors: tuple[Any, ...], grow: Any) -> Any:

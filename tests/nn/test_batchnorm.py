@@ -93,3 +93,14 @@ def test_parity(
     torch = pytest.importorskip("torch")
     ours, theirs = getattr(nn, name)(4, **arguments), getattr(torch.nn, name)(4, **arguments)
     against_torch(ours.train(training), theirs.train(training), shape, steps=3)
+
+
+def test_a_second_backward_takes_its_own_gradient() -> None:
+    layer, x = nn.BatchNorm2d(3), distgrad.randn(4, 3, 5, 6)
+    x.requires_grad_()
+    leaves, out, g = [x, *layer.parameters()], layer(x * 1), distgrad.randn(4, 3, 5, 6)
+    first = distgrad.autograd.grad(out, leaves, g, retain_graph=True)
+    assert distgrad.autograd.grad(out, leaves[2:], g, retain_graph=True)[0].tolist() == first[2].tolist()
+    g.mul_(-2)  # the same array with other values: nothing that was found for the first may be taken for it
+    for one, other in zip(distgrad.autograd.grad(out, leaves, g), first, strict=True):
+        np.testing.assert_allclose(one.numpy(), -2 * other.numpy(), rtol=1e-5, atol=1e-5)

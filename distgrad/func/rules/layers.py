@@ -16,16 +16,17 @@ from .common import Flags, Keywords, Values, apart, looped, merged, repeated, ru
 
 @rule(
     "MaxPool2D MaxPool2DIndices MaxPool2DScatter MaxPool2DGather MaxUnpool2D AdaptiveMaxPool2DIndices",
-    "AvgPool2D AvgPool2DAdjoint AdaptiveAvgPool2D AdaptiveAvgPool2DAdjoint Im2Col Col2Im",
+    "MaxPool2DAdjoint MaxPool2DAt AvgPool2D AvgPool2DAdjoint AdaptiveAvgPool2D AdaptiveAvgPool2DAdjoint Im2Col Col2Im",
 )
 def windows(primitive: Primitive, size: int, values: Values, flags: Flags, keywords: Keywords) -> Any:
-    """Windows of single planes; ``shape`` and ``indices`` are those of one sample."""
+    """Windows of single planes; ``shape``, ``indices`` and ``places`` are those of one sample."""
     moved = dict(keywords)
     if "shape" in moved:
         n, *rest = moved["shape"]
         moved["shape"] = (n * size, *rest)
-    if "indices" in moved:
-        moved["indices"] = repeated(moved["indices"], size)
+    for name in ("indices", "places"):
+        if name in moved:
+            moved[name] = repeated(moved[name], size)
     return apart(primitive(merged(values[0]), **moved), size)
 
 

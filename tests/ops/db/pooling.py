@@ -257,7 +257,7 @@ def row_refusals(name: str) -> tuple[Wrong, ...]:
     )
 
 
-MAXIMA = ("MaxPool2D", "MaxPool2DScatter", "MaxPool2DGather")
+MAXIMA = ("MaxPool2D", "MaxPool2DAdjoint", "MaxPool2DAt")
 INDEXED = ("MaxPool2DScatter", "MaxPool2DGather")
 NOTHING = Wrong(RuntimeError, "holds nothing but padding", x(1, 1, 2, 2), 2, 1, 1, 3)
 ROWS = [
