@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from distgrad.data import transforms
 from distgrad.data.dataset import Dataset, Subset, TensorDataset, random_split
-from distgrad.data.image_folder import ImageFolder, load_image
+from distgrad.data.decode import load_image
+from distgrad.data.image_folder import ImageFolder
 from distgrad.data.loader import DataLoader, default_collate
+from distgrad.data.photo_cache import PhotoCache
 from distgrad.data.sampler import (
     BatchSampler,
     DistributedSampler,
@@ -24,6 +26,7 @@ __all__ = [
     "DistributedSampler",
     "GlobalBatchSampler",
     "ImageFolder",
+    "PhotoCache",
     "RandomSampler",
     "Sampler",
     "SequentialSampler",

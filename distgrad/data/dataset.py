@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distgrad.autograd import Tensor
+from distgrad.data.pixels import PixelTail
 from distgrad.data.stream import order_generator
 
 T_co = TypeVar("T_co", covariant=True)
@@ -35,6 +36,18 @@ class Dataset(ABC, Generic[T_co]):
     def get(self, index: int, rng: np.random.Generator) -> T_co:
         """The sample at ``index``, its random transforms drawn from ``rng``; without any, ``self[index]``."""
         return self[index]
+
+    @property
+    def pixel_tail(self) -> PixelTail | None:
+        """What a sample's photo still lacks in ``get_pixels``, so that a loader can do it for a whole batch; or None.
+
+        Where it is not None, samples are tuples that begin with the photo.
+        """
+        return None
+
+    def get_pixels(self, index: int, rng: np.random.Generator) -> Any:
+        """``get`` without ``pixel_tail``: the photo as bytes (H, W, 3), or, where it has no such form, finished."""
+        return self.get(index, rng)
 
 
 class TensorDataset(Dataset[tuple[Any, ...]]):
@@ -77,6 +90,17 @@ class Subset(Dataset[T_co]):
     def get(self, index: int, rng: np.random.Generator) -> T_co:
         """The sample at ``index`` of the subset, its random transforms drawn from ``rng``."""
         return self.dataset.get(self.indices[index], rng)
+
+    @property
+    def pixel_tail(self) -> PixelTail | None:
+        """That of the data set."""
+        if type(self).get is not Subset.get or type(self).__getitem__ is not Subset.__getitem__:
+            return None  # a subclass makes samples of its own
+        return self.dataset.pixel_tail if isinstance(self.dataset, Dataset) else None
+
+    def get_pixels(self, index: int, rng: np.random.Generator) -> Any:
+        """``get`` without ``pixel_tail``."""
+        return self.dataset.get_pixels(self.indices[index], rng)
 
     def __len__(self) -> int:
         return len(self.indices)

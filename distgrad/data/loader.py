@@ -18,6 +18,7 @@ import numpy as np
 
 from distgrad.autograd import Tensor
 from distgrad.data.dataset import Dataset
+from distgrad.data.pixels import PixelTail
 from distgrad.data.sampler import (
     BatchSampler,
     DistributedSampler,
@@ -75,6 +76,16 @@ def _stack(arrays: Sequence[Any]) -> Tensor:
             "bring them to one size, as with Resize and CenterCrop"
         )
     return Tensor(np.stack(arrays))
+
+
+def _collate_pixels(samples: Sequence[Any], tail: PixelTail) -> Any:
+    """``default_collate`` of samples whose first field, a photo, still lacks ``tail``."""
+    photos = [sample[0] for sample in samples]
+    if all(tail.is_bytes(photo) for photo in photos) and len({photo.shape for photo in photos}) == 1:
+        _, *fields = zip(*samples, strict=True)
+        return Tensor(tail.assemble(photos)), *map(default_collate, fields)
+    finished = [tail.apply(photo) if tail.is_bytes(photo) else photo for photo in photos]
+    return default_collate([(photo, *sample[1:]) for photo, sample in zip(finished, samples, strict=True)])
 
 
 def _emptied(batch: Any) -> Any:
@@ -175,6 +186,10 @@ class DataLoader:
     otherwise the loader's own, which like PyTorch's random state moves on with every iteration. ``set_epoch`` sets
     both.
 
+    **Photos.** Where the data set is an ``ImageFolder`` (or a subset of one) whose transform ends with ``ToTensor``, or
+    that and ``Normalize``, and ``collate_fn`` is the default, photos stay bytes until their batch is complete and are
+    scaled and normalized as they are written into it. The values are the same to the last bit.
+
     **Equal numbers of batches.** With a ``DistributedSampler`` each rank yields as many batches as the others. Where a
     rank's share is used up one batch early it yields a last batch of no samples, as it does wherever a batch sampler
     (such as ``GlobalBatchSampler``) yields an empty list: tensors of first dimension 0 with the trailing shape and
@@ -229,7 +244,6 @@ class DataLoader:
             self.batch_sampler = BatchSampler(sampler, batch_size, drop_last)
         self.sampler = getattr(self.batch_sampler, "sampler", None)
         self._epoch = 0
-        self._augments = isinstance(dataset, Dataset) and type(dataset).get is not Dataset.get
 
     @property
     def epoch(self) -> int:
@@ -256,11 +270,11 @@ class DataLoader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        epoch = self.epoch
+        reader = _Reader(self, self.epoch)
         self._epoch += 1
         batches = iter(self.batch_sampler)
         done = self.batch_sampler.batches_done if isinstance(self.batch_sampler, GlobalBatchSampler) else 0
-        return self._deliver(done, self._ahead(batches, epoch) if self.num_workers else self._inline(batches, epoch))
+        return self._deliver(done, self._ahead(batches, reader) if self.num_workers else self._inline(batches, reader))
 
     def _deliver(self, done: int, loaded: Generator[Any, None, None]) -> Iterator[Any]:
         """Hands the batches out and tells a resumable sampler how many, as loading ahead has taken more from it."""
@@ -281,21 +295,21 @@ class DataLoader:
                 yield batch
                 del batch  # the next one is awaited without holding on to this one
 
-    def _inline(self, batches: Iterator[list[int]], epoch: int) -> Generator[Any, None, None]:
+    def _inline(self, batches: Iterator[list[int]], reader: _Reader) -> Generator[Any, None, None]:
         for indices in batches:
-            yield self._collate([self._fetch(index, epoch) for index in indices], epoch)
+            yield reader.collate([reader.fetch(index) for index in indices])
 
-    def _ahead(self, batches: Iterator[list[int]], epoch: int) -> Generator[Any, None, None]:
+    def _ahead(self, batches: Iterator[list[int]], reader: _Reader) -> Generator[Any, None, None]:
         pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="distgrad-loader")
         abandoned = threading.Event()
         pending: deque[Future[Any]] = deque()
         try:
             for indices in itertools.islice(batches, self.prefetch_factor * self.num_workers):
-                pending.append(self._submit(pool, indices, epoch, abandoned))
+                pending.append(self._submit(pool, indices, reader, abandoned))
             while pending:
                 batch = pending.popleft().result()
                 for indices in itertools.islice(batches, 1):
-                    pending.append(self._submit(pool, indices, epoch, abandoned))
+                    pending.append(self._submit(pool, indices, reader, abandoned))
                 yield batch
                 del batch
         finally:
@@ -303,24 +317,45 @@ class DataLoader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _submit(
-        self, pool: ThreadPoolExecutor, indices: list[int], epoch: int, abandoned: threading.Event
+        self, pool: ThreadPoolExecutor, indices: list[int], reader: _Reader, abandoned: threading.Event
     ) -> Future[Any]:
         """Starts the loading of one batch in as many parts as there are workers, so that the first is ready soon."""
         parts = max(1, min(self.num_workers, len(indices)))
-        batch = _PendingBatch(len(indices), parts, lambda samples: self._collate(samples, epoch))
+        batch = _PendingBatch(len(indices), parts, reader.collate)
         for part in range(parts):
             positions = range(part * len(indices) // parts, (part + 1) * len(indices) // parts)
-            pool.submit(batch.load, positions, lambda position: self._fetch(indices[position], epoch), abandoned)
+            pool.submit(batch.load, positions, lambda position: reader.fetch(indices[position]), abandoned)
         return batch.result
 
-    def _fetch(self, index: int, epoch: int) -> Any:
+
+class _Reader:
+    """Reads the samples of one iteration over a loader and makes its batches."""
+
+    def __init__(self, loader: DataLoader, epoch: int) -> None:
+        self._dataset = loader.dataset
+        self._seed = loader.seed
+        self._epoch = epoch
+        self._collate_fn = loader.collate_fn
+        is_dataset = isinstance(loader.dataset, Dataset)
+        self._augments = is_dataset and type(loader.dataset).get is not Dataset.get
+        self._tail = loader.dataset.pixel_tail if is_dataset and loader.collate_fn is default_collate else None
+
+    def fetch(self, index: int) -> Any:
+        """The sample at ``index``; with a pixel tail, its photo as bytes."""
         try:
+            if self._tail is not None:
+                return self._dataset.get_pixels(index, sample_generator(self._seed, self._epoch, index))
             if self._augments:
-                return self.dataset.get(index, sample_generator(self.seed, epoch, index))
-            return self.dataset[index]
+                return self._dataset.get(index, sample_generator(self._seed, self._epoch, index))
+            return self._dataset[index]
         except Exception as error:
-            error.add_note(f"while loading sample {index} of {type(self.dataset).__name__} in epoch {epoch}")
+            error.add_note(f"while loading sample {index} of {type(self._dataset).__name__} in epoch {self._epoch}")
             raise
 
-    def _collate(self, samples: list[Any], epoch: int) -> Any:
-        return self.collate_fn(samples) if samples else _emptied(self.collate_fn([self._fetch(0, epoch)]))
+    def collate(self, samples: list[Any]) -> Any:
+        """The batch of ``samples``; of none, one of no samples that is like the others otherwise."""
+        if not samples:
+            return _emptied(self.collate([self.fetch(0)]))
+        if self._tail is not None:
+            return _collate_pixels(samples, self._tail)
+        return self._collate_fn(samples)

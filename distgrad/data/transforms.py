@@ -21,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from distgrad.data.stream import sample_generator
+from distgrad.data.window import Window
 from distgrad.errors import DataError
 
 __all__ = [
@@ -121,12 +122,16 @@ def _require_generator(transform: object, rng: Generator | None) -> Generator:
 def _resize(image: Image.Image, height: int, width: int, interpolation: InterpolationMode) -> Image.Image:
     if image.size == (width, height):
         return image
-    if height * width > _MAX_RESIZED_PIXELS:
+    _refuse_a_bomb(image.size, (width, height))
+    return image.resize((width, height), interpolation.resampling)
+
+
+def _refuse_a_bomb(before: tuple[int, int], after: tuple[int, int]) -> None:
+    if after[0] * after[1] > _MAX_RESIZED_PIXELS:
         raise DataError(
-            f"an image of {image.width} x {image.height} pixels would be resized to {width} x {height}, more than "
+            f"an image of {before[0]} x {before[1]} pixels would be resized to {after[0]} x {after[1]}, more than "
             f"{_MAX_RESIZED_PIXELS} pixels: crop it, or give Resize both sides, as in Resize((224, 224))"
         )
-    return image.resize((width, height), interpolation.resampling)
 
 
 class Compose:
@@ -173,13 +178,22 @@ class Resize:
     def __call__(self, image: Image.Image, rng: Generator | None = None) -> Image.Image:
         """The resized image; ``rng`` is not used."""
         image = _require_image(self, image)
-        if isinstance(self.size, tuple):
-            height, width = self.size
-        elif image.width <= image.height:
-            height, width = int(self.size * image.height / image.width), self.size
-        else:
-            height, width = self.size, int(self.size * image.width / image.height)
+        width, height = self.result(*image.size)
         return _resize(image, height, width, self.interpolation)
+
+    def result(self, width: int, height: int) -> tuple[int, int]:
+        """The width and height that a photo of ``width`` x ``height`` pixels gets."""
+        if isinstance(self.size, tuple):
+            return self.size[1], self.size[0]
+        if width <= height:
+            return self.size, int(self.size * height / width)
+        return int(self.size * width / height), self.size
+
+    def window(self, width: int, height: int) -> Window:
+        """All of a photo of ``width`` x ``height`` pixels, at its new size."""
+        size = self.result(width, height)
+        _refuse_a_bomb((width, height), size)
+        return Window((0.0, 0.0, float(width), float(height)), size, self.interpolation.resampling)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(size={self.size}, interpolation={self.interpolation})"
@@ -205,9 +219,13 @@ class CenterCrop:
             image = ImageOps.expand(image, border=border, fill=(0,) * len(image.getbands()))
         if image.size == (width, height):
             return image
-        top = round((image.height - height) / 2.0)
-        left = round((image.width - width) / 2.0)
+        left, top, width, height = self.rectangle(*image.size)
         return image.crop((left, top, left + width, top + height))
+
+    def rectangle(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """(left, top, width, height) of what is cut out of a photo that is at least ``size``."""
+        rows, columns = self.size
+        return round((width - columns) / 2.0), round((height - rows) / 2.0), columns, rows
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(size={self.size})"
@@ -235,24 +253,33 @@ class RandomResizedCrop:
 
     def get_params(self, image: Image.Image, rng: Generator) -> tuple[int, int, int, int]:
         """The box ``(top, left, height, width)`` that ``rng`` draws for ``image``."""
-        area = image.height * image.width
+        return self._draw(image.width, image.height, rng)
+
+    def window(self, width: int, height: int, rng: Generator | None) -> Window:
+        """The box that ``rng`` draws for a photo of ``width`` x ``height`` pixels, at its new size."""
+        top, left, rows, columns = self._draw(width, height, _require_generator(self, rng))
+        box = float(left), float(top), float(left + columns), float(top + rows)
+        return Window(box, (self.size[1], self.size[0]), self.interpolation.resampling)
+
+    def _draw(self, image_width: int, image_height: int, rng: Generator) -> tuple[int, int, int, int]:
+        area = image_height * image_width
         log_ratio = math.log(self.ratio[0]), math.log(self.ratio[1])
         for _ in range(10):
             target_area = area * rng.uniform(*self.scale)
             aspect_ratio = math.exp(rng.uniform(*log_ratio))
             width = round(math.sqrt(target_area * aspect_ratio))
             height = round(math.sqrt(target_area / aspect_ratio))
-            if 0 < width <= image.width and 0 < height <= image.height:
-                top = int(rng.integers(0, image.height - height + 1))
-                left = int(rng.integers(0, image.width - width + 1))
+            if 0 < width <= image_width and 0 < height <= image_height:
+                top = int(rng.integers(0, image_height - height + 1))
+                left = int(rng.integers(0, image_width - width + 1))
                 return top, left, height, width
 
-        height, width = image.height, image.width
+        height, width = image_height, image_width
         if width / height < self.ratio[0]:
             height = round(width / self.ratio[0])
         elif width / height > self.ratio[1]:
             width = round(height * self.ratio[1])
-        return (image.height - height) // 2, (image.width - width) // 2, height, width
+        return (image_height - height) // 2, (image_width - width) // 2, height, width
 
     def __call__(self, image: Image.Image, rng: Generator | None = None) -> Image.Image:
         """A random box of the image, resized; ``TypeError`` without ``rng``."""
@@ -362,3 +389,23 @@ class Normalize:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(mean={self.mean}, std={self.std})"
+
+
+def opening_window(
+    transforms: Sequence[Callable[..., Any]], width: int, height: int, rng: Generator | None
+) -> tuple[Window, int] | None:
+    """What the first of ``transforms`` keep of a photo of ``width`` x ``height`` pixels, and how many they are.
+
+    They are one ``Resize``, a ``Resize`` and a ``CenterCrop``, or a ``RandomResizedCrop``, which draws from ``rng``;
+    None where ``transforms`` begin with something else.
+    """
+    first = transforms[0] if transforms else None
+    if type(first) is RandomResizedCrop:
+        return first.window(width, height, rng), 1
+    if type(first) is not Resize:
+        return None
+    window = first.window(width, height)
+    second = transforms[1] if len(transforms) > 1 else None
+    if type(second) is CenterCrop and second.size[1] <= window.size[0] and second.size[0] <= window.size[1]:
+        return window.cropped(*second.rectangle(*window.size)), 2
+    return window, 1

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distgrad.data import ImageFolder, image_folder, load_image, sample_generator, transforms
+from distgrad.data import ImageFolder, decode, load_image, sample_generator, transforms
 from distgrad.errors import DataError
 
 
@@ -329,7 +329,7 @@ def test_a_file_that_cannot_be_opened(folder, monkeypatch):
     def refuse(path, mode):
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(image_folder, "open", refuse, raising=False)
+    monkeypatch.setattr(decode, "open", refuse, raising=False)
     with pytest.raises(DataError, match=r"0.png' cannot be opened \(Permission denied\): replace it"):
         dataset[0]
 
