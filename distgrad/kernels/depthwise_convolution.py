@@ -23,7 +23,7 @@ from .workspace import Workspace
 FloatArray: TypeAlias = NDArray[Any]
 
 # Bytes of a block of the result.
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 21
 # Numbers in a run: the row of the result that all taps are added to, and the rows of weights, stay in cache.
 _RUN = 1 << 12
 # Windows whose products are added one after another in the weight's gradient: few enough for float32.

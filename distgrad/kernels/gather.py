@@ -147,7 +147,7 @@ class Gather:
         found = []
         for rows, cols in self._pairs:
             view = window_view(source, (self.vertical, self.horizontal), rows, cols, tail, strides)
-            found.append((rows, cols, _as_elements(view.transpose(0, 1, 4, 2, 3, 5, 6))))
+            found.append((rows, cols, as_elements(view.transpose(0, 1, 4, 2, 3, 5, 6))))
         return found
 
     def fill(self, views: list[tuple[Segment, Segment, FloatArray]], block: Block, columns: FloatArray) -> None:
@@ -162,7 +162,7 @@ class Gather:
         into = columns.reshape(
             groups, *block.shape, self.vertical.taps, self.horizontal.taps, self.per_group
         ).transpose(1, 2, 3, 4, 5, 0, 6)
-        into = _as_elements(into)
+        into = as_elements(into)
         zero = np.zeros((), into.dtype)
         for rows, cols, view in views:
             top, bottom = max(rows.first, block.rows.start), min(rows.last, block.rows.stop)
@@ -223,7 +223,7 @@ def _starts(count: int, step: int) -> range:
     return range(0, count, max(1, step))
 
 
-def _as_elements(pixels: FloatArray) -> FloatArray:
+def as_elements(pixels: FloatArray) -> FloatArray:
     """(..., C) with contiguous channels as (...), each element all the channels; short runs stay as they are."""
     size = pixels.shape[-1] * pixels.itemsize
     if size < _LEAST_RUN_BYTES:

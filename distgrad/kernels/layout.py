@@ -47,6 +47,21 @@ def empty_in_order_of(array: FloatArray, shape: tuple[int, ...], dtype: np.dtype
     return empty_hwnc(shape, dtype) if len(shape) == 4 and is_hwnc_alone(array) else np.empty(shape, dtype)
 
 
+def flat(*arrays: FloatArray) -> list[FloatArray] | None:
+    """Arrays of one shape as vectors, views in the order of their memory; None unless all have one order and no gaps.
+
+    The order is row-major or HWNC.
+    """
+    if all(array.flags.c_contiguous for array in arrays):
+        return [array.reshape(-1) for array in arrays]
+    if arrays[0].ndim != 4:
+        return None
+    turned = [array.transpose(2, 3, 0, 1) for array in arrays]
+    if not all(array.flags.c_contiguous for array in turned):
+        return None
+    return [array.reshape(-1) for array in turned]
+
+
 def empty_hwnc(shape: tuple[int, ...], dtype: np.dtype[Any] | type) -> FloatArray:
     """An array of ``shape`` (N, C, H, W), any content, in HWNC order."""
     n, c, h, w = shape

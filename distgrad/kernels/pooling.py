@@ -121,6 +121,17 @@ def max_pool2d_places(
     return output, places
 
 
+def max_pool2d_values(
+    input: FloatArray, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
+) -> FloatArray:
+    """As ``max_pool2d``, but the maxima alone, which take a third of the time, of an input in HWNC order."""
+    output = empty_hwnc(
+        pool2d_output_shape(input.shape, kernel_size, stride, padding, dilation, ceil_mode), input.dtype
+    )
+    pixel_pooling.max_pool(_pixels(input), _pixels(output), Window(kernel_size, stride, padding, dilation))
+    return output
+
+
 def place_indices(places: IndexArray, input_shape: tuple[int, ...], window: Window) -> IndexArray:
     """The indices of what lies at ``places``, (N, C, Ho, Wo), of windows over ``input_shape``; in the same order."""
     (h, w), (out_h, out_w) = input_shape[2:], places.shape[2:]

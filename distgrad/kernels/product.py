@@ -19,13 +19,14 @@ def product(a: Array, b: Array) -> Array:
     Two things are faster or more exact than in ``numpy.matmul``: a batch times one matrix is one product of tall
     matrices where the memory allows it, and float16 is summed in float32 and rounded once.
     """
-    if a.dtype == np.float16:
+    if a.dtype.char == "e":  # float16
         return np.asarray(product(a.astype(np.float32), b.astype(np.float32)), np.float16)
     if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous:
         # (..., n, k) as (rows, k)
         tall = np.matmul(a.reshape(math.prod(a.shape[:-1]), a.shape[-1]), b)
         return np.reshape(tall, (*a.shape[:-1], b.shape[1]))
-    return np.asarray(np.matmul(a, b))
+    out: Array = np.matmul(a, b)
+    return out if type(out) is np.ndarray else np.asarray(out)
 
 
 @half_in_single

@@ -25,10 +25,13 @@ def select(condition: Any, input: Any, other: Any) -> NDArray[Any]:
         input: an array or a number; of numbers only the value counts for the dtype, as in ``np.where``.
         other: likewise. All three broadcast.
     """
+    out: NDArray[Any]
+    if condition.size < _FEW:
+        out = np.where(condition, input, other)
+        return out
     dtype = np.result_type(input, other)
     word: Any = _WORDS.get(dtype.itemsize) if dtype.kind in "fiu" else None
-    out: NDArray[Any]
-    if np.size(condition) < _FEW or word is None or condition.dtype != np.bool_:
+    if word is None or condition.dtype != np.bool_:
         out = np.where(condition, input, other)
         return out
     a, b = (np.asarray(x, dtype).view(word) for x in (input, other))

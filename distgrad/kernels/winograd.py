@@ -39,6 +39,7 @@ from .winograd_tiles import (
     pixel_runs,
     transform,
     transform_height,
+    transform_input,
     windows,
 )
 from .workspace import Workspace
@@ -58,9 +59,11 @@ _ERRORS = {
 }
 
 # The transformed tiles of a block take about this much, so that most of them are in the second-level cache (measured
-# with 1 MiB of it) when the GEMM reads them; or this share of the transformed weight, which each block reads once.
+# with 1 MiB of it) when the GEMM reads them; or this multiple of the transformed weight, which each block reads once in
+# the forward pass, and in the backward pass also adds to.
 _BLOCK_BYTES = 2 << 20
-_WEIGHT_SHARE = 0.5
+_FORWARD_SHARE = 0.5
+_BACKWARD_SHARE = 1.5
 
 
 class WinogradPlan(ConvolutionPlan):
@@ -89,13 +92,18 @@ class WinogradPlan(ConvolutionPlan):
         g = self.rows.full.g
         self._g = np.kron(g, g).astype(dtype)  # (a*b, 9)
         self._plane = len(g), len(g)
-        # A block is some tile rows of some images.
-        image_bytes = len(g) ** 2 * self.columns.count * max(shape.c, shape.k) * dtype.itemsize
-        weight_bytes = len(g) ** 2 * shape.c * shape.k * dtype.itemsize
-        units = max(1, max(_BLOCK_BYTES, int(_WEIGHT_SHARE * weight_bytes)) // image_bytes)
-        blocks = -(-shape.n // units)
-        self._images = -(-shape.n // blocks) if blocks else 1
-        self._tile_rows = max(1, min(self.rows.count, units // self._images))
+        self._forward_block = self._block(_FORWARD_SHARE)
+        self._backward_block = self._block(_BACKWARD_SHARE)
+
+    def _block(self, share: float) -> tuple[int, int]:
+        """Images and tile rows to transform and multiply at once, for tiles of ``share`` times the weight's bytes."""
+        n, c, k = self.shape.n, self.shape.c, self.shape.k
+        entries = len(self._g) * self.shape.dtype.itemsize
+        row_of_image = entries * self.columns.count * max(c, k)
+        units = max(1, max(_BLOCK_BYTES, int(share * entries * c * k)) // row_of_image)
+        blocks = -(-n // units)
+        images = -(-n // blocks) if blocks else 1
+        return images, max(1, min(self.rows.count, units // images))
 
     def pack(self, weight: FloatArray) -> FloatArray:
         """The transformed weight ``G g G^T``: (a, b, K/block, C, block)."""
@@ -126,11 +134,11 @@ class WinogradPlan(ConvolutionPlan):
         """As ``ConvolutionPlan.forward``."""
         shape, rows = self.shape, self.rows
         across = self.columns.presence(0, self.columns.count)
-        for images in self._image_blocks():
-            count = images.stop - images.start
+        for begin, end in _blocks(shape.n, self._forward_block[0]):
+            images, count = slice(begin, end), end - begin
             pixels = self._runs("winograd x", x, images, space)
             results = self._runs("", out, images, space)
-            for first, stop in self._row_blocks():
+            for first, stop in _blocks(rows.count, self._forward_block[1]):
                 tiles = self._transform_input(pixels, first, stop, space)
                 products = self._points("winograd m", stop - first, count, shape.k, space)
                 multiply(tiles, packed, products, rows.presence(first, stop), across, count)
@@ -161,15 +169,15 @@ class WinogradPlan(ConvolutionPlan):
         if grad_weight is not None:
             sums = self._weight_sums(space)
         begun = False
-        for images in self._image_blocks():
-            count = images.stop - images.start
+        for begin, end in _blocks(self.shape.n, self._backward_block[0]):
+            images, count = slice(begin, end), end - begin
             grads = self._runs("winograd grad", grad, images, space)
             if x is not None and grad_weight is not None:
                 pixels = self._runs("winograd x", x, images, space)
             if grad_x is not None:
                 targets = self._runs("", grad_x, images, space)
                 ring = self._ring(count, space)
-            for first, stop in self._row_blocks():
+            for first, stop in _blocks(rows.count, self._backward_block[1]):
                 tiles = self._transform_gradient(grads, first, stop, space)
                 down = rows.presence(first, stop)
                 if grad_weight is not None:
@@ -201,15 +209,18 @@ class WinogradPlan(ConvolutionPlan):
             matrices = rows.matrices(row)
             # (a, h) @ (h, W*N*C) -> (a, W*N*C)
             target = half[row - first, : matrices.points, left:right]
-            transform_height(matrices.bt[:, taken], x[pixels, : columns.used], target)
+            transform_input(rows, matrices, taken, x[pixels, : columns.used], target, transform_height)
         tiles = self._points("winograd v", stop - first, run // self.shape.c, self.shape.c, space)
         spread = self._spread(tiles, run)
         for t, down in rows.groups(first, stop):
             for w, matrices in columns.groups(0, columns.count):
                 source = windows(half, w.start * columns.step, w.stop - w.start, columns.step, matrices.points)
                 # (b, b) @ (t, a, w, b, N*C) -> (t, a, w, b, N*C)
-                a, b = down.points, matrices.points
-                transform(matrices.bt, source[t, :a], spread[t, :a, w, :b])
+                target = spread[t, : down.points, w, : matrices.points]
+                every = slice(0, matrices.points)
+                transform_input(
+                    columns, matrices, every, _lines(source[t, : down.points]), _lines(target), _along_width
+                )
         return tiles
 
     def _transform_output(self, products: FloatArray, first: int, stop: int, out: FloatArray, space: Workspace) -> None:
@@ -267,7 +278,7 @@ class WinogradPlan(ConvolutionPlan):
 
     def _ring(self, images: int, space: Workspace) -> FloatArray:
         """Scratch for the gradients of a block of transformed tile rows and the one before: (1 + t, a, b, w*N, C)."""
-        lead = (1 + self._tile_rows, *self._plane)
+        lead = (1 + self._backward_block[1], *self._plane)
         shape = (*lead, self.columns.count * images, self.shape.c)
         return padded(space, "winograd ring", lead, math.prod(shape[3:]), self.shape.dtype).reshape(shape)
 
@@ -284,13 +295,21 @@ class WinogradPlan(ConvolutionPlan):
         """Some images of (H, W, N, C) as (H, W, N*C); if they do not lie so, as a copy in the scratch for ``use``."""
         return pixel_runs(images, part, lambda shape: space.get(use, shape, images.dtype))
 
-    def _image_blocks(self) -> Iterator[slice]:
-        for start in range(0, self.shape.n, self._images):
-            yield slice(start, min(start + self._images, self.shape.n))
 
-    def _row_blocks(self) -> Iterator[tuple[int, int]]:
-        for first in range(0, self.rows.count, self._tile_rows):
-            yield first, min(first + self._tile_rows, self.rows.count)
+def _blocks(count: int, size: int) -> Iterator[tuple[int, int]]:
+    """``range(count)`` in blocks: their first and the one after their last."""
+    for first in range(0, count, size):
+        yield first, min(first + size, count)
+
+
+def _lines(tiles: FloatArray) -> FloatArray:
+    """(t, a, w, b, run) as (b, t, a, w, run)."""
+    return tiles.transpose(3, 0, 1, 2, 4)
+
+
+def _along_width(matrix: FloatArray, source: FloatArray, target: FloatArray) -> None:
+    """``transform`` of ``_lines``."""
+    transform(matrix, source.transpose(1, 2, 3, 0, 4), target.transpose(1, 2, 3, 0, 4))
 
 
 def takes(shape: ConvolutionShape) -> bool:
@@ -319,7 +338,7 @@ class _Costs:
         ragged: if the last tiles are smaller.
         product: for each product.
         weight: for each entry of the transformed weight.
-        into: for each product of the transforms of the input, as many for each of its points as a tile has in one line.
+        into: for each point of the input and each row of the matrices that transform it.
         out_of: the same for the output.
     """
 
@@ -338,13 +357,16 @@ class _Costs:
 
 
 # Fitted to the times of 399 shapes on one Zen 5 core: strides 1 and 2, 1 to 32 images of 2x2 to 56x56, 3 to 512
-# channels. What is chosen so takes 1.4 % longer than the best in the geometric mean; always im2col, 40 and 29 %.
-_FROZEN = _Costs(57e-6, 6.7e-12, 152e-12, 454e-12, 135e-12, 15e-6, 8.5e-6, 26e-6, 8.1e-12, 59e-12, 47e-12, 29e-12)
+# channels. What these estimates choose takes 1.9 and 1.6 % longer than the best, in the geometric mean; always im2col,
+# 38 and 28 %.
+_FROZEN = _Costs(77e-6, 8.0e-12, 62e-12, 187e-12, 61e-12, 24e-6, 9.4e-6, 34e-6, 10.0e-12, 51e-12, 40e-12, 31e-12)
 _TRAINING = _Costs(
-    251e-6, 20.2e-12, 380e-12, 2060e-12, 669e-12, 56e-6, 38e-6, 100e-6, 26.1e-12, 1160e-12, 128e-12, 76e-12
+    238e-6, 20.3e-12, 413e-12, 1900e-12, 978e-12, 62e-6, 35e-6, 88e-6, 30.2e-12, 1110e-12, 182e-12, 101e-12
 )
 # F(6x6) is never better by more than 8 %, and its error is the largest.
 _TILES = (2, 3, 4, 5)
+# At stride 1, of tiles whose estimates differ by less than this factor the smallest is taken: it rounds least.
+_TIE = 1.08
 
 
 def best_tile(shape: ConvolutionShape, frozen: bool = False) -> int | None:
@@ -367,8 +389,11 @@ def best_tile(shape: ConvolutionShape, frozen: bool = False) -> int | None:
         + costs.direct_weight * 9 * shape.c * shape.k
     )
     winograd = {tile: _winograd_seconds(shape, tile, costs) for tile in _TILES}
-    best = min(winograd, key=winograd.__getitem__)
-    return best if winograd[best] < direct else None
+    least = min(winograd.values())
+    if least >= direct:
+        return None
+    tie = _TIE if shape.stride[0] == 1 else 1.0
+    return next(tile for tile in _TILES if winograd[tile] <= tie * least)
 
 
 def _winograd_seconds(shape: ConvolutionShape, tile: int, costs: _Costs) -> float:
@@ -386,5 +411,5 @@ def _winograd_seconds(shape: ConvolutionShape, tile: int, costs: _Costs) -> floa
         + (costs.ragged if shape.out_h % tile or shape.out_w % tile else 0)
         + costs.product * shape.n * points * shape.c * shape.k
         + costs.weight * line**2 * shape.c * shape.k
-        + shape.n * points * line * (costs.into * shape.c + costs.out_of * shape.k)
+        + shape.n * points * (tile + overlap) * (costs.into * shape.c + costs.out_of * shape.k)
     )

@@ -46,6 +46,7 @@ class TileMatrices:
     Attributes:
         at: A^T, (outputs, points); ``a`` is its transpose.
         bt: B^T, (points, points); ``b`` is its transpose.
+        bt_even: at stride 2, what B^T does to the even pixels; the odd ones are products as they are.
         g: G of the full tile, (points of the full tile, 3), float64: the weight's transform is one for all tiles.
     """
 
@@ -55,6 +56,7 @@ class TileMatrices:
     a: NDArray[Any]
     bt: NDArray[Any]
     b: NDArray[Any]
+    bt_even: NDArray[Any]
     g: FloatArray
 
 
@@ -76,7 +78,16 @@ def tile_matrices(tile: int, stride: int, outputs: int, dtype: np.dtype[Any]) ->
     else:
         at, g, bt = _stride_two(tile, outputs)
     of_output, of_input, of_weight = _array(at, dtype), _array(bt, dtype), _array(g, np.dtype(np.float64))
-    return TileMatrices(outputs, len(bt), of_output, _locked(of_output.T), of_input, _locked(of_input.T), of_weight)
+    return TileMatrices(
+        outputs=outputs,
+        points=len(bt),
+        at=of_output,
+        a=_locked(of_output.T),
+        bt=of_input,
+        b=_locked(of_input.T),
+        bt_even=_locked(of_input[::2, ::2]),
+        g=of_weight,
+    )
 
 
 def _cook_toom(tile: int, taps: int, outputs: int) -> tuple[Rows, Rows, Rows]:
@@ -97,29 +108,22 @@ def _cook_toom(tile: int, taps: int, outputs: int) -> tuple[Rows, Rows, Rows]:
 
 
 def _stride_two(tile: int, outputs: int) -> tuple[Rows, Rows, Rows]:
-    """``y[i] = g0 x[2i] + g1 x[2i+1] + g2 x[2i+2]``: point 0, then one even and one odd product for each output."""
+    """``y[i] = g0 x[2i] + g1 x[2i+1] + g2 x[2i+2]``: products of even pixels and of odd ones take turns."""
     even_at, even_g, even_bt = _cook_toom(tile, 2, outputs)
-
-    def places(count: int) -> tuple[list[int], list[int]]:
-        """Where the even and the odd products of ``count`` outputs stand."""
-        return [0, *range(1, 2 * count, 2)], list(range(2, 2 * count + 1, 2))
-
     at = _zeros(outputs, 2 * outputs + 1)
     bt = _zeros(2 * outputs + 1, 2 * outputs + 1)
     g = _zeros(2 * tile + 1, 3)
-    even, odd = places(outputs)
-    for i, place in enumerate(even):
+    for i in range(outputs + 1):
         for row in range(outputs):
-            at[row][place] = even_at[row][i]
+            at[row][2 * i] = even_at[row][i]
         for column in range(outputs + 1):
-            bt[place][2 * column] = even_bt[i][column]
-    for i, place in enumerate(odd):
-        at[i][place] = bt[place][2 * i + 1] = Fraction(1)
-    even, odd = places(tile)
-    for i, place in enumerate(even):
-        g[place][0], g[place][2] = even_g[i]
-    for place in odd:
-        g[place][1] = Fraction(1)
+            bt[2 * i][2 * column] = even_bt[i][column]
+    for i in range(outputs):
+        at[i][2 * i + 1] = bt[2 * i + 1][2 * i + 1] = Fraction(1)
+    for i in range(tile + 1):
+        g[2 * i][0], g[2 * i][2] = even_g[i]
+    for i in range(tile):
+        g[2 * i + 1][1] = Fraction(1)
     return at, g, bt
 
 

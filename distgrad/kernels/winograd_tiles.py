@@ -241,6 +241,35 @@ def transform_height(matrix: FloatArray, source: FloatArray, target: FloatArray)
         transform(matrix, source.swapaxes(0, 1), target.swapaxes(0, 1))
 
 
+def transform_input(
+    tiling: Tiling,
+    matrices: TileMatrices,
+    taken: slice,
+    source: FloatArray,
+    target: FloatArray,
+    apply: Callable[[FloatArray, FloatArray, FloatArray], None],
+) -> None:
+    """``B^T`` of tiles, of whose pixels those outside ``taken`` are zero.
+
+    Args:
+        tiling: along the transformed dimension.
+        matrices: of the tiles.
+        taken: the pixels of a tile that ``source`` has.
+        source: (pixels, ...).
+        target: (points, ...).
+        apply: ``transform_height``, or another that takes a matrix, (pixels, ...) and (points, ...).
+    """
+    if tiling.stride == 1:
+        apply(matrices.bt[:, taken], source, target)
+        return
+    low, high = taken.start, taken.stop
+    even, odd = low + low % 2, low + 1 - low % 2
+    apply(matrices.bt_even[:, even // 2 : (high + 1) // 2], source[even - low :: 2], target[::2])
+    target[1:low:2] = 0
+    np.copyto(target[odd:high:2], source[odd - low :: 2])
+    target[odd + 2 * len(source[odd - low :: 2]) :: 2] = 0
+
+
 def windows(images: FloatArray, first: int, count: int, step: int, size: int) -> FloatArray:
     """Overlapping windows of (..., W, run), one each ``step`` pixels from ``first``: (..., count, size, run)."""
     *lead, pixel, item = images.strides

@@ -15,6 +15,7 @@ from distgrad.kernels.convolution import (
     conv2d_reference,
     conv2d_weight,
 )
+from distgrad.kernels.layout import is_hwnc
 
 # (input, weight, stride, padding, dilation, groups)
 CASES: dict[str, tuple[Any, ...]] = {
@@ -176,6 +177,7 @@ def test_memory_of_im2col_does_not_grow_with_the_batch(case: str, monkeypatch: p
     block = 1 << 16
     monkeypatch.setattr(im2col, "_BLOCK_BYTES", block)
     monkeypatch.setattr(convolution, "_SMALL", np.inf)
+    monkeypatch.setattr(convolution, "_SMALL_DEPTHWISE", np.inf)
     (_, channels, _, _), *others = CASES[case]
     x, w, g, rest = draw(((48, channels, 40, 40), *others), np.float32)
     # columns, strips, and a product or a copy of a gradient: each a block; not even the input once
@@ -195,6 +197,52 @@ def test_nan_and_infinity_go_through() -> None:
     x[0, 0, 0, 0], x[0, 0, 4, 4] = np.nan, np.inf
     output = conv2d(x, np.ones((1, 1, 3, 3)), (1, 1), (0, 0), (1, 1), 1)
     assert np.isnan(output[0, 0, 0, 0]) and np.isposinf(output[0, 0, 2, 2]) and output[0, 0, 0, 2] == 9
+
+
+LARGE: dict[str, tuple[Any, ...]] = {
+    "3x3": ((8, 32, 24, 20), (40, 32, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    "strided": ((8, 32, 24, 21), (64, 32, 3, 3), (2, 2), (1, 1), (1, 1), 1),
+    "pointwise": ((8, 64, 24, 20), (64, 64, 1, 1), (1, 1), (0, 0), (1, 1), 1),
+    "stem": ((8, 3, 60, 64), (32, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1),
+    "depthwise": ((8, 32, 24, 20), (32, 1, 3, 3), (1, 1), (1, 1), (1, 1), 32),
+    "grouped": ((8, 32, 24, 20), (64, 16, 3, 3), (1, 1), (1, 1), (1, 1), 2),
+}
+
+
+@pytest.mark.parametrize("case", LARGE.values(), ids=LARGE.keys())
+def test_large_convolutions_give_hwnc_and_weights_in_their_own_order(case: tuple[Any, ...]) -> None:
+    x, w, g, rest = draw(case)
+    b = np.linspace(-1, 1, len(w))
+    output, grad_x, grad_w = (
+        conv2d(x, w, *rest, b),
+        conv2d_input(g, w, x.shape, *rest),
+        conv2d_weight(x, g, w.shape, *rest),
+    )
+    assert is_hwnc(output) and is_hwnc(grad_x) and grad_w.flags.c_contiguous
+    expected = im2col.conv2d(x, w, *rest) + b[:, None, None]
+    assert expected.flags.c_contiguous
+    np.testing.assert_allclose(output, expected, rtol=1e-10, atol=1e-11)
+    np.testing.assert_allclose(grad_x, im2col.conv2d_input(g, w, x.shape, *rest), rtol=1e-10, atol=1e-11)
+    np.testing.assert_allclose(grad_w, im2col.conv2d_weight(x, g, w.shape, *rest), rtol=1e-10, atol=1e-10)
+
+
+def test_direct_avoids_winograd_whose_error_is_larger_and_bounded() -> None:
+    x, w, g, rest = draw(((8, 64, 24, 24), (64, 64, 3, 3), (1, 1), (1, 1), (1, 1), 1), np.float32)
+
+    def results() -> tuple[Any, ...]:
+        return conv2d(x, w, *rest), conv2d_input(g, w, x.shape, *rest), conv2d_weight(x, g, w.shape, *rest)
+
+    auto = results()
+    with backends.convolutions("direct"):
+        direct = results()
+    double = [array.astype(np.float64) for array in (x, w, g)]
+    x, w, g = double
+    with backends.convolutions("direct"):
+        exact = results()
+    for one, other, right in zip(auto, direct, exact, strict=True):
+        scale = np.sqrt(np.mean(right**2))
+        of_auto, of_direct = (np.sqrt(np.mean((value - right) ** 2)) / scale for value in (one, other))
+        assert of_direct < 3e-6 / 6 and of_auto < 3e-6 and 1.5 * of_direct < of_auto
 
 
 @pytest.mark.parity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -26,8 +27,8 @@ MORE: dict[str, tuple[Any, ...]] = {
     "width of no panel": ((2, 70, 4, 5), (71, 70, 1, 1), (1, 1), (0, 0), (1, 1), 1),
     "pointwise, many": ((7, 64, 6, 5), (160, 64, 1, 1), (1, 1), (0, 0), (1, 1), 1),
     "pointwise strided, many": ((7, 64, 7, 6), (48, 64, 1, 1), (2, 2), (0, 0), (1, 1), 1),
-    "pictures": ((9, 3, 23, 21), (64, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1),
-    "pictures, wide": ((2, 3, 5, 230), (32, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    "pictures": ((9, 3, 15, 13), (64, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1),
+    "pictures, wide": ((2, 3, 4, 70), (32, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),
     "gray, dilated": ((3, 1, 12, 14), (8, 1, 3, 3), (1, 3), (2, 4), (1, 2), 1),
     "depthwise, strided": ((5, 6, 9, 10), (6, 1, 3, 3), (2, 2), (1, 1), (1, 1), 6),
     "depthwise, three kernels, dilated": ((3, 4, 9, 8), (12, 1, 3, 2), (2, 1), (3, 1), (1, 2), 4),
@@ -67,6 +68,12 @@ def draw(case: tuple[Any, ...], dtype: Any = np.float64) -> tuple[Any, Any, Any,
     shapes = x, w, w[:1], conv2d_output_shape(x, w, *rest[:3])
     x, w, b, g = (random.standard_normal(shape).astype(dtype) for shape in shapes)
     return x, w, b, g
+
+
+@functools.cache
+def gradients(case: tuple[Any, ...]) -> tuple[Any, Any]:
+    x, w, _, g = draw(case)
+    return gradients_by_definition(x, w, g, case[2:])
 
 
 def hwnc(images: Any) -> Any:
@@ -112,6 +119,7 @@ def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     if request.param == "small pieces and blocks":
         monkeypatch.setattr(small_products, "_SMALL", 12 * 32 * 64)
         monkeypatch.setattr(small_products, "_LEAST_SUMMED", 2)
+        monkeypatch.setattr(stem_convolution, "_STRIPS", 5)
         monkeypatch.setattr(small_products, "_SUMMED_BYTES", 4000)
     if "blocks" in request.param:
         for module, names in (
@@ -147,7 +155,7 @@ def test_forward_equals_the_definition(make: Callable[..., ConvolutionPlan], cas
 @pytest.mark.usefixtures("ways")
 def test_gradients_equal_the_definition(make: Callable[..., ConvolutionPlan], case: tuple[Any, ...]) -> None:
     x, w, _, g = draw(case)
-    expected_x, expected_w = gradients_by_definition(x, w, g, case[2:])
+    expected_x, expected_w = gradients(case)
     plan = make(shape_of(case))
     grad_x, grad_w = backward(plan, hwnc(x), hwnc(g), w)
     close(grad_x, expected_x.transpose(2, 3, 0, 1))
@@ -223,9 +231,9 @@ def test_the_input_is_needed_for_the_gradient_of_the_weight() -> None:
 
 
 def test_shapes_that_a_plan_cannot_compute_are_refused() -> None:
-    with pytest.raises(ValueError, match="groups=3.*DirectPlan"):
+    with pytest.raises(ValueError, match=r"groups=3.*DirectPlan"):
         StemPlan(shape_of(MORE["depthwise, uncovered"]))
-    with pytest.raises(ValueError, match="groups=1 for C=3.*DirectPlan"):
+    with pytest.raises(ValueError, match=r"groups=1 for C=3.*DirectPlan"):
         DepthwisePlan(shape_of(MORE["pictures"]))
 
 
@@ -264,9 +272,7 @@ def test_threads_share_a_plan() -> None:
 
 
 @pytest.mark.parametrize("name", ["many channels", "pictures", "depthwise, strided", "pointwise strided, many"])
-def test_scratch_memory_does_not_grow_with_the_batch(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scratch_memory_does_not_grow_with_the_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = MORE[name]
     for module, attribute in (
         (direct_convolution, "_COLUMN_BYTES"),

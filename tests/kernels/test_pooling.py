@@ -29,6 +29,7 @@ from distgrad.kernels.pooling import (
     max_pool2d_places,
     max_pool2d_reference,
     max_pool2d_scatter,
+    max_pool2d_values,
     max_unpool2d,
     pool2d_output_shape,
 )
@@ -171,6 +172,8 @@ def test_places_and_their_gradient_in_both_orders(block_bytes: None, shape: Any,
     for layout in layouts(x):
         output, places = max_pool2d_places(layout, *case)
         np.testing.assert_array_equal(output, expected)
+        if has_runs(layout):
+            np.testing.assert_array_equal(max_pool2d_values(layout, *case), expected)
         assert places.dtype == np.uint8 and places.max() < kernel[0] * kernel[1] and has_order_of(places, layout)
         np.testing.assert_array_equal(pooling.place_indices(places, shape, window), indices)
         np.testing.assert_array_equal(max_pool2d_at(layout, places, window), expected)

@@ -112,7 +112,8 @@ def test_against_the_definition(stride, tile):
 def test_several_blocks_of_images_and_of_rows(stride, tile, monkeypatch):
     """Blocks of all sizes, a smaller last one among them: nothing is lost where they meet."""
     shape = make_shape(7, 4, 31, 10, 6, stride)
-    monkeypatch.setattr("distgrad.kernels.winograd._WEIGHT_SHARE", 0.0)
+    for share in ("_FORWARD_SHARE", "_BACKWARD_SHARE"):
+        monkeypatch.setattr(f"distgrad.kernels.winograd.{share}", 0.0)
     seen = set()
     for kilobytes in (1, 40, 80, 160, 320, 2000):
         monkeypatch.setattr("distgrad.kernels.winograd._BLOCK_BYTES", kilobytes << 10)
