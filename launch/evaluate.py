@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from distgrad import distributed, inference_mode
-from distgrad.data import DataLoader, ImageFolder, Subset
+from distgrad import blas, distributed, inference_mode
+from distgrad.autograd import Tensor
+from distgrad.data import ImageFolder
 from distgrad.distributed import Communicator
 from distgrad.nn import Module
 from distgrad.nn import functional as F
@@ -18,6 +20,7 @@ from distgrad.observe.report import percent
 
 from . import recipe, run_folder
 from .arguments import at_least
+from .inputs import validation_loader
 
 
 class Evaluation(NamedTuple):
@@ -29,29 +32,26 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    model: Module, photos: ImageFolder, ranks: Communicator, *, batch_size: int, workers: int, description: str
+    model: Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Communicator, *, photos: int, description: str
 ) -> Evaluation:
-    """Evaluates ``model`` on ``photos``, shared among the ranks; the result is the same on all of them. A collective.
+    """Evaluates ``model``, shared among the ranks; the result is the same on all of them. A collective.
 
-    Each rank takes every world_size-th photo, so shards may differ by one; sums are reduced, not means, so the result
-    does not depend on how many ranks there are (but for the rounding of float64 sums).
+    Shards may differ in length; sums are reduced, not means, so the result does not depend on how many ranks there are
+    (but for the rounding of float64 sums).
 
     Args:
         model: what to evaluate; its mode is put back afterwards.
-        photos: with the transform that the model expects.
+        batches: this rank's share, ``(inputs, class indices)``.
         ranks: who shares the work.
-        batch_size: photos in a step of all ranks together.
-        workers: decoding threads a rank.
+        photos: how many there are on all ranks.
         description: what the progress bar says.
     """
-    mine = Subset(photos, range(ranks.rank, len(photos), ranks.world_size))
-    loader = DataLoader(mine, batch_size=max(1, batch_size // ranks.world_size), num_workers=workers)
     sums = np.zeros(3)  # loss, right, photos
     was_training = model.training
     model.eval()
-    with inference_mode(), Progress(len(photos), description, rank=ranks.rank) as progress:
-        for images, labels in loader:
-            logits = model(images)
+    with inference_mode(), Progress(photos, description, rank=ranks.rank) as progress:
+        for inputs, labels in batches:
+            logits = model(inputs)
             right = int((logits.argmax(1) == labels).sum().item())
             sums += F.cross_entropy(logits, labels, reduction="sum").item(), right, len(labels)
             progress.update(len(labels) * ranks.world_size)
@@ -68,7 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=at_least(1), default=64, help="photos a step, over all ranks (default: 64)"
     )
-    parser.add_argument("--workers", type=at_least(0), default=2, help="decoding threads a rank (default: 2)")
+    parser.add_argument(
+        "--workers",
+        type=at_least(0),
+        default=blas.decoding_threads(blas.cores_of_this_process()),
+        help="decoding threads a rank (default: one for each four of its cores, here %(default)s)",
+    )
 
 
 def command(arguments: argparse.Namespace) -> None:
@@ -81,15 +86,15 @@ def command(arguments: argparse.Namespace) -> None:
         exif_orientation=settings.data.exif_orientation,
         require_classes=1,
         classes=classes,
+        decode=settings.data.decode,
     )
     if settings.data.on_error == "skip":
         recipe.drop_broken(photos, ranks)
     result = evaluate(
         model,
-        photos,
+        validation_loader(photos, ranks, batch_size=arguments.batch_size, workers=arguments.workers),
         ranks,
-        batch_size=arguments.batch_size,
-        workers=arguments.workers,
+        photos=len(photos),
         description="evaluate",
     )
     if ranks.rank == 0:

@@ -7,6 +7,8 @@ parameters that are trained. Every rank then takes the same step, so the models 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import copy
 import math
 import time
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from distgrad import distributed, optim, tensor, uint8
 from distgrad.checkpoint import CheckpointManager
 from distgrad.checkpoint import load as load_checkpoint
 from distgrad.checkpoint.format import MANIFEST
-from distgrad.data import DataLoader, GlobalBatchSampler, ImageFolder
+from distgrad.data import GlobalBatchSampler, ImageFolder
 from distgrad.distributed import Communicator, DistributedDataParallel
 from distgrad.errors import CheckpointError, ConfigError, TrainingError
 from distgrad.nn import CrossEntropyLoss
@@ -27,7 +29,9 @@ from distgrad.observe import MetricsLog, Progress, epoch_line, summary
 from distgrad.ops.random import default_generator
 
 from . import recipe, run_folder
+from .background import Background
 from .evaluate import Evaluation, evaluate
+from .inputs import Features, Head, Inputs, Photos
 from .settings import Settings, load_settings
 
 
@@ -74,6 +78,13 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
     Raises:
         DistgradError: settings, data, weights or checkpoints that cannot be used; a loss that is not finite.
     """
+    with contextlib.ExitStack() as resources:
+        return _finetune(settings, ranks, resume, overwrite, resources)
+
+
+def _finetune(
+    settings: Settings, ranks: Communicator, resume: bool, overwrite: bool, resources: contextlib.ExitStack
+) -> Evaluation:
     started = time.monotonic()
     lead = ranks.rank == 0
     directory = settings.directory
@@ -91,7 +102,6 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
     sampler = GlobalBatchSampler(
         train, settings.data.batch_size, num_replicas=ranks.world_size, rank=ranks.rank, seed=settings.run.seed
     )
-    loader = DataLoader(train, batch_sampler=sampler, num_workers=settings.data.workers, seed=settings.run.seed)
     sgd = recipe.optimizer(settings, network)
     schedule = recipe.schedule(settings, sgd, len(sampler))
     criterion = CrossEntropyLoss(label_smoothing=settings.train.label_smoothing)
@@ -109,7 +119,14 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
                 f"{resume_from} is in the middle of an epoch, after step {at.step}, but the run would end with step "
                 f"{steps_in_all}: raise --train.max_steps or --train.epochs."
             )
-    model = DistributedDataParallel(network, ranks)
+    head = Head(network) if settings.model.freeze else None
+    model = DistributedDataParallel(network if head is None else head, ranks)
+    inputs: Inputs
+    if head is None:
+        inputs = Photos(settings, train, val, ranks, sampler)
+    else:
+        head.split = recipe.split(settings, network)  # of the values that all ranks have by now
+        inputs = Features(settings, head.split, train, val, ranks, sampler, resources)
 
     if lead:
         # A best one without a last: what a run left that was killed between the links of its first checkpoint.
@@ -121,9 +138,12 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
         directory / run_folder.METRICS, rank=ranks.rank, resume_step=None if resume_from is None else at.step
     )
 
+    saving = resources.enter_context(Background())
+
     def save(best: bool = False) -> None:
         if not lead:
             return
+        saving.wait()
         model_state = {name: value.numpy() for name, value in network.state_dict().items()}
         broken = [name for name, array in model_state.items() if not np.isfinite(array).all()]
         if broken:
@@ -140,21 +160,27 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
             "photos": len(train),
             "classes": train.classes,
         }
-        checkpoints.save(at.step, model_state, training_state, best=best)
+        # What training changes is copied, so that it may go on while the disk is written.
+        trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+        if head is None:
+            trained |= {name for name, _ in network.named_buffers()}
+        model_state |= {name: model_state[name].copy() for name in trained & model_state.keys()}
+        saving.start(checkpoints.save, at.step, model_state, copy.deepcopy(training_state), best=best)
 
     result = Evaluation(math.nan, at.last_accuracy, 0)
     while at.step < steps_in_all:
         epoch, epoch_started = at.step // len(sampler), time.monotonic()
-        loader.set_epoch(epoch)
+        done = at.step % len(sampler)
+        batches = inputs.training(epoch, range(done, min(len(sampler), done + steps_in_all - at.step)))
         model.train()
-        seen = min(at.step % len(sampler) * settings.data.batch_size, len(train))
+        seen = seen_before = min(done * settings.data.batch_size, len(train))
         lr = settings.optim.lr
         here = np.zeros(2)  # this rank's part of epoch_loss and epoch_count, since they were last reduced
         with Progress(
             len(train), f"epoch {epoch + 1}/{settings.train.epochs}", rank=ranks.rank, initial=seen
         ) as progress:
-            for images, labels in loader:
-                loss = criterion(model(images), labels)
+            for photos, labels in batches:
+                loss = criterion(model(photos), labels)
                 sgd.zero_grad()
                 loss.backward()
                 lr = sgd.param_groups[0]["lr"]  # of this step; the schedule is about to set the next one's
@@ -164,6 +190,8 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
 
                 value = loss.item()
                 if len(labels):
+                    if not math.isfinite(value):
+                        saving.wait()
                     _check_finite(value, at.step, settings, checkpoints)
                     here += value * len(labels), len(labels)
                 whole = min(settings.data.batch_size, len(train) - seen)
@@ -176,15 +204,14 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
                     save()
                 if at.step == steps_in_all:
                     break
-            rate = progress.images_per_second
+        rate = (seen - seen_before) / (time.monotonic() - epoch_started)
         _reduce_into(at, here, ranks)
         model.broadcast_buffers()  # running statistics, where there are any in training: rank 0's count
         result = evaluate(
-            network,
-            val,
+            model.module,
+            inputs.validation(epoch),
             ranks,
-            batch_size=settings.data.batch_size,
-            workers=settings.data.workers,
+            photos=len(val),
             description=f"validate {epoch + 1}/{settings.train.epochs}",
         )
         best = result.accuracy > at.best_accuracy
@@ -202,11 +229,12 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
             "images_per_second": rate,
             "seconds": time.monotonic() - epoch_started,
         }
-        log.write({"step": at.step, "epoch": epoch + 1, **report, "skipped": skipped})
+        log.write({"step": at.step, "epoch": epoch + 1, **report, **inputs.metrics(), "skipped": skipped})
         if lead:
             line = epoch_line(epoch + 1, settings.train.epochs, **report, skipped=skipped, best=best)
             print(line, flush=True)
         save(best)
+    saving.wait()
     log.close()
     if lead:
         print(
@@ -222,6 +250,9 @@ def finetune(settings: Settings, ranks: Communicator, *, resume: bool = False, o
             ),
             flush=True,
         )
+        about_inputs = inputs.summary()
+        if about_inputs:
+            print(about_inputs, flush=True)
     ranks.barrier()  # nobody leaves while rank 0 may still fail to save
     return result
 

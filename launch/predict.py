@@ -7,7 +7,7 @@ from pathlib import Path
 
 import distgrad
 from distgrad import distributed
-from distgrad.data.image_folder import load_image
+from distgrad.data import load_image
 from distgrad.nn import functional as F
 
 from . import recipe, run_folder

@@ -8,7 +8,8 @@ from typing import Any
 
 import distgrad
 from distgrad import distributed, nn, optim
-from distgrad.data import ImageFolder, transforms
+from distgrad.compiler import Split, split_frozen
+from distgrad.data import ImageFolder, PhotoCache, transforms
 from distgrad.distributed import Communicator
 from distgrad.errors import ConfigError, DataError, WeightsError
 from distgrad.models import MODELS, get_model_weights
@@ -59,15 +60,22 @@ def photos(settings: Settings, ranks: Communicator) -> tuple[ImageFolder, ImageF
         if ranks.local_rank == 0:
             digits.write(settings.data.train_folder.parent)
         ranks.barrier()
-    orientation = settings.data.exif_orientation
+    orientation, decode = settings.data.exif_orientation, settings.data.decode
+    cache = None if settings.data.photo_cache is None else PhotoCache(settings.data.photo_cache)
     train = ImageFolder(
-        settings.data.train_folder, transform=training_transform(settings), exif_orientation=orientation
+        settings.data.train_folder,
+        transform=training_transform(settings),
+        exif_orientation=orientation,
+        decode=decode,
+        photo_cache=cache,
     )
     val = ImageFolder(
         settings.data.val_folder,
         transform=evaluation_transform(settings),
         exif_orientation=orientation,
         classes=train.classes,
+        decode=decode,
+        photo_cache=cache,
     )
     if settings.data.on_error == "skip":
         for photos_of in (train, val):
@@ -142,6 +150,14 @@ def model(settings: Settings, classes: int) -> nn.Module:
         nn.freeze(network)
     network.fc = nn.Linear(network.fc.in_features, classes)
     return network
+
+
+def split(settings: Settings, network: nn.Module) -> Split:
+    """The model with a frozen backbone, cut behind what no training changes."""
+    network.train()
+    found = split_frozen(network, distgrad.zeros(1, 3, settings.data.image_size, settings.data.image_size))
+    assert found is not None, "every model of the recipe has a frozen backbone and a trained fc"
+    return found
 
 
 def _pretrained(settings: Settings) -> tuple[Mapping[str, Any], str]:

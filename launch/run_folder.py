@@ -27,7 +27,10 @@ CLASSES = "classes.json"
 METRICS = "metrics.jsonl"
 
 # A resumed run may change how long it goes on, how it works and where it lies, but not what it computes up to there.
-_MAY_CHANGE = {"train.max_steps", "data.workers", "checkpoint.every_steps", "checkpoint.keep", "run.output"}
+_MAY_CHANGE = {
+    "train.max_steps", "data.workers", "data.photo_cache", "checkpoint.every_steps", "checkpoint.keep", "run.output",
+    "features.cache", "features.folder", "features.limit_gb",
+}  # fmt: skip
 
 
 def check_unused(directory: Path) -> None:

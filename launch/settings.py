@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from distgrad import config
+from distgrad import blas, config
 
 
 class Section(BaseModel):
@@ -77,10 +77,25 @@ class DataSettings(Section):
     exif_orientation: bool = Field(
         default=False, description="turn photos as their EXIF tag says (torchvision does not)"
     )
+    decode: Literal["exact", "box", "fast"] = Field(
+        default="exact",
+        description="'exact': as torchvision; 'box': resize only the box that is kept; 'fast': also decode JPEGs small",
+    )
     on_error: Literal["raise", "skip"] = Field(
         default="raise", description="a photo that cannot be decoded: stop, or skip and count"
     )
-    workers: int = Field(default=2, ge=0, le=256, description="decoding threads a rank; 0: decode between the steps")
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        le=256,
+        examples=[1],
+        description="decoding threads a rank; absent: one for each four of its cores; 0: decode between the steps",
+    )
+    photo_cache: str | None = Field(
+        default=None,
+        min_length=1,
+        description="folder for the bytes of resized photos, for later epochs and runs; not used where data.augment is",
+    )
 
     @field_validator("train", "val")
     @classmethod
@@ -113,9 +128,39 @@ class DataSettings(Section):
         return Path(self.val) if self.val is not None else Path("data", self.dataset, "val")
 
     @property
+    def decoding_threads(self) -> int:
+        """How many threads of a rank decode photos."""
+        return blas.decoding_threads(blas.cores_of_this_process()) if self.workers is None else self.workers
+
+    @property
     def resize(self) -> int:
         """Shorter side, in pixels, to which a photo is resized before the centre crop."""
         return self.resize_size if self.resize_size is not None else round(self.image_size * 256 / 224)
+
+
+class FeatureSettings(Section):
+    """[features]: what a frozen backbone makes of the photos, computed once and kept for all epochs and later runs."""
+
+    cache: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="'auto': where the backbone is frozen and a photo's versions are finite; 'off': compute anew",
+    )
+    views: int = Field(
+        default=4,
+        ge=0,
+        description="versions of a photo under data.augment, taken in turn; 0: a new one each epoch, which is not kept",
+    )
+    dtype: Literal["float32", "float16"] = Field(
+        default="float32", description="that features are rounded to, kept or not; 'float16' halves the cache"
+    )
+    folder: str | None = Field(
+        default=None, min_length=1, description="where they are kept; absent: `.features` below run.output"
+    )
+    limit_gb: float = Field(
+        default=20.0,
+        gt=0,
+        description="features of other backbones and settings go, the longest unused first, above this",
+    )
 
 
 class OptimSettings(Section):
@@ -196,6 +241,7 @@ class Settings(Section):
     run: RunSettings = Field(default_factory=RunSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     data: DataSettings
+    features: FeatureSettings = Field(default_factory=FeatureSettings)
     optim: OptimSettings = Field(default_factory=OptimSettings)
     schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
@@ -215,7 +261,31 @@ class Settings(Section):
                 "must be less than train.epochs ({epochs}), or the warm-up never ends",
                 {"key": "schedule.warmup_epochs", "epochs": self.train.epochs},
             )
+        if self.features.cache == "on" and not self.model.freeze:
+            raise PydanticCustomError(
+                "settings",
+                'cannot be used: model.freeze = false changes the features with every step; set it to "auto" or "off"',
+                {"key": "features.cache"},
+            )
+        if self.features.cache == "on" and self.data.augment and self.features.views == 0:
+            raise PydanticCustomError(
+                "settings",
+                "cannot be used: features.views = 0 gives each photo a new version in every epoch; choose a number of "
+                'views, or set data.augment = false, or cache = "auto" or "off"',
+                {"key": "features.cache"},
+            )
         return self
+
+    @property
+    def caches_features(self) -> bool:
+        """Whether features are kept."""
+        finite = not self.data.augment or self.features.views > 0
+        return self.features.cache != "off" and self.model.freeze and finite
+
+    @property
+    def feature_folder(self) -> Path:
+        """Where features are kept."""
+        return Path(self.features.folder) if self.features.folder is not None else Path(self.run.output, ".features")
 
     @property
     def directory(self) -> Path:

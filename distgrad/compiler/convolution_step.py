@@ -51,6 +51,12 @@ class ConvolutionChain:
         return self.activation or self.addition or self.norm or self.convolution
 
     @property
+    def recorded(self) -> bool:
+        """Whether a gradient may come through it."""
+        operations = (self.convolution, self.norm, self.addition, self.activation)
+        return any(operation is not None and operation.recorded for operation in operations)
+
+    @property
     def moves(self) -> bool:
         """Whether it normalizes with the statistics of the batch."""
         return self.norm is not None and self.norm.name == "NativeBatchNorm"
@@ -78,10 +84,7 @@ class ConvolutionStep(Step):
         present = (self.input, self.weight, self.bias, self.scale, self.shift, self.residual)
         self.inputs = tuple(x for x in present if x is not None)
         self.outputs = (chain.last.output,)
-        self.recorded = any(
-            operation is not None and operation.recorded
-            for operation in (convolution, norm, chain.addition, chain.activation)
-        )
+        self.recorded = chain.recorded
         self.trains_weight = convolution.recorded and self.weight.differentiable
         self.trains_norm = (
             norm is not None
@@ -148,7 +151,7 @@ class ConvolutionStep(Step):
         """Convolves and does the rest."""
         x = run.values[self.places[self.input]]
         shape, dtype = self.outputs[0].shape, self.outputs[0].dtype
-        packed = self._packed if self.constant else self.plan.pack(self.weight.tensor._data)
+        packed = self._packed if self.constant else self.plan.pack(self.weight.tensor._data, run.space)
         bias = None if self.postpones else self._shift if self.constant else _tensor(self.bias)
         residual = None if self.residual is None else ordered(run, run.values[self.places[self.residual]])
         norm = None if self.folds else self.chain.norm
@@ -206,16 +209,10 @@ class ConvolutionStep(Step):
         return run.again[place]
 
     def _normalize(self, run: Run, z: Array, mean: Array, invstd: Array, residual: Array | None) -> Array:
-        scale, shift = _tensor(self.scale), _tensor(self.shift)
-        factor = invstd if scale is None else invstd * scale
+        factor, offset, middle = fused_norm.coefficients(
+            mean, invstd, _tensor(self.scale), _tensor(self.shift), z.dtype
+        )
         out = run.destination(self.places[self.outputs[0]], self.outputs[0])
-        if fused_norm.far_mean(mean, 1 / np.where(invstd > 0, invstd, 1)):
-            middle = mean.astype(z.dtype)
-            offset = (middle - mean) * factor
-        else:
-            middle, offset = None, -mean * factor
-        if shift is not None:
-            offset = offset + shift
         fused_norm.normalize(z, factor, offset, out, center=middle, residual=residual, activation=self.chain.kind)
         return out
 
@@ -245,7 +242,7 @@ class ConvolutionStep(Step):
         if self.recomputes:
             result = self.output_again(run) if kind is not None else None
             run.again.pop(self.places[self.outputs[0]], None)
-        centered = fused_norm.far_mean(mean, 1 / np.where(invstd > 0, invstd, 1))
+        centered = fused_norm.far_mean(mean * invstd, 1)
         total, product = fused_norm.masked_gradient_sums(
             g, z, mean, g, output=result, activation=kind, centered=centered, space=run.space
         )

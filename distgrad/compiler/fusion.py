@@ -33,7 +33,7 @@ def steps_of(graph: Graph, algorithm: str) -> list[Step]:
         if operation in chains:
             chain = chains[operation]
             made[operation.output] = convolution = ConvolutionStep(
-                chain, choose(shape_of(chain.convolution), algorithm)
+                chain, choose(shape_of(chain.convolution), algorithm, frozen=not chain.recorded)
             )
             steps.append(convolution)
         elif is_max_pool(operation):

@@ -19,8 +19,8 @@ import numpy as np
 from ..autograd.tensor import Array
 
 _ALIGNMENT = 64  # bytes: a cache line, and the width of the widest vector register
-# Bytes asked from the system at once, at least. They are addresses only: a page becomes memory when it is first written,
-# and what is free behind the last array never is. In one long piece there is no end that stays over.
+# Bytes asked from the system at once, at least. They are addresses only: a page becomes memory when it is first
+# written, and what is free behind the last array never is. In one long piece there is no end that stays over.
 _CHUNK = 1 << 30
 
 

@@ -117,7 +117,7 @@ def _resized(step: _Images, size: int, inner: dict[Value, Value], algorithm: str
     small = ConvolutionChain(
         convolution, operation(chain.norm), operation(chain.addition), residual, operation(chain.activation), chain.kind
     )
-    return ConvolutionStep(small, choose(shape_of(convolution), algorithm))
+    return ConvolutionStep(small, choose(shape_of(convolution), algorithm, frozen=True))
 
 
 def _part(step: Step) -> int | None:

@@ -16,19 +16,20 @@ _FEW_CHANNELS = 4
 
 
 @lru_cache(maxsize=4096)
-def choose(shape: ConvolutionShape, algorithm: Literal["auto", "direct"]) -> ConvolutionPlan:
+def choose(shape: ConvolutionShape, algorithm: Literal["auto", "direct"], frozen: bool = False) -> ConvolutionPlan:
     """The fastest plan for a shape.
 
     Args:
         shape: float32 or float64.
         algorithm: ``"auto"``, or ``"direct"`` for one without Winograd's transforms: ``distgrad.backends.convolution``.
+        frozen: the weight is packed once, and no gradient is asked for.
 
     Returns:
         A plan, the same object for the same arguments.
     """
     if shape.groups == shape.c > 1:
         return DepthwisePlan(shape)
-    if algorithm == "auto" and (tile := best_tile(shape)) is not None:
+    if algorithm == "auto" and (tile := best_tile(shape, frozen)) is not None:
         return WinogradPlan(shape, tile)
     strips = shape.groups == 1 and shape.c <= _FEW_CHANNELS and shape.dilation[0] == 1
     if strips and shape.kh * shape.kw > 1:

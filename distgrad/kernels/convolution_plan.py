@@ -72,8 +72,11 @@ class ConvolutionPlan(ABC):
     error: float
 
     @abstractmethod
-    def pack(self, weight: FloatArray) -> Any:
-        """The weight (K, C/groups, kh, kw) as ``forward`` reads it: a new array, or several."""
+    def pack(self, weight: FloatArray, space: Workspace | None = None) -> Any:
+        """The weight (K, C/groups, kh, kw) as ``forward`` reads it: a new array, or several.
+
+        With ``space`` it may lie in scratch memory, good until that is used for another weight.
+        """
 
     @abstractmethod
     def forward(

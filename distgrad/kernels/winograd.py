@@ -105,9 +105,9 @@ class WinogradPlan(ConvolutionPlan):
         images = -(-n // blocks) if blocks else 1
         return images, max(1, min(self.rows.count, units // images))
 
-    def pack(self, weight: FloatArray) -> FloatArray:
+    def pack(self, weight: FloatArray, space: Workspace | None = None) -> FloatArray:
         """The transformed weight ``G g G^T``: (a, b, K/block, C, block)."""
-        return self._transform_weight(weight.transpose(1, 0, 2, 3), Workspace(limit=0))
+        return self._transform_weight(weight.transpose(1, 0, 2, 3), Workspace(limit=0) if space is None else space)
 
     def _transform_weight(self, weight: FloatArray, space: Workspace) -> FloatArray:
         """(inner, outer, 3, 3) as (a, b, outer/block, inner, block)."""

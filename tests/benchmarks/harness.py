@@ -29,6 +29,8 @@ from typing import Any
 
 THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR")
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in THREADS} | {"CPU_COUNT": "1"}  # the last is tinygrad's
+LONG = 0.1  # seconds of a run from which on cold caches at its start do not matter
+UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # the library chooses its own kernels
 DISTRIBUTIONS = ("distgrad", "numpy", "torch", "autograd", "mygrad", "tinygrad")
 
 
@@ -59,6 +61,11 @@ class Timing:
     cpu: float
 
 
+def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of a process that is measured: one thread, and nothing that turns a library's own choices off."""
+    return {name: value for name, value in os.environ.items() if name not in UNSET} | ONE_THREAD | dict(environ or {})
+
+
 class Worker:
     """A process that has one library imported and measures its cases when it is told to.
 
@@ -66,7 +73,7 @@ class Worker:
         script: the benchmark whose ``subjects`` it calls.
         library: what it passes to ``subjects``.
         core: the core that it is pinned to, where the system can do that; None leaves it free.
-        environ: variables set before Python starts, besides ``ONE_THREAD``.
+        environ: variables set before Python starts, besides ``ONE_THREAD``; those of ``UNSET`` are taken away.
 
     Raises:
         Unavailable: by the first request, where ``subjects`` raised it or ImportError.
@@ -76,7 +83,7 @@ class Worker:
         self, script: Path, library: str, core: int | None = None, environ: Mapping[str, str] | None = None
     ) -> None:
         self._command = [sys.executable, __file__, str(script), library, "" if core is None else str(core)]
-        self._environment = os.environ | ONE_THREAD | (environ or {})
+        self._environment = environment(environ)
         self.cases: dict[str, int] = {}  # and how many operations each is
         self.process = self._launch()
 
@@ -123,9 +130,9 @@ class Worker:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def time(self, case: str, number: int) -> Timing:
-        """Runs ``case`` ``number`` times; seconds for one."""
-        return Timing(*self.ask("time", case, number))
+    def time(self, case: str, number: int, warm: bool = True) -> Timing:
+        """Runs ``case`` ``number`` times, after once for the caches where it is to be ``warm``; seconds for one."""
+        return Timing(*self.ask("time", case, number, warm))
 
     def revive(self) -> None:
         """Starts the process anew where it has ended, such as by a limit; ``cases`` stays as it is."""
@@ -158,7 +165,8 @@ def serve(script: Path, library: str, core: str) -> None:
     try:
         cases: dict[str, Case] = load(script).subjects(library)
     except (ImportError, Unavailable) as error:
-        reason = "not installed" if isinstance(error, ModuleNotFoundError) else str(error)
+        missing = isinstance(error, ModuleNotFoundError) and not library.startswith("distgrad")
+        reason = "not installed" if missing else str(error)
         answer(unavailable=reason)
         return
     answer(cases={name: case.operations for name, case in cases.items()})
@@ -185,20 +193,21 @@ def _values(case: Case) -> list[Any] | None:
     return None if case.values is None else case.values()
 
 
-def _calibrate(case: Case, seconds: float) -> int:
-    """How many runs take about ``seconds``, after what the first ones have to set up."""
+def _calibrate(case: Case, seconds: float) -> tuple[int, float]:
+    """How many runs take about ``seconds``, after what the first ones have to set up, and the seconds of one run."""
     case.run()
     number, taken = 1, 0.0
     while True:
-        taken = _time(case, number)[0] * number
+        taken = _time(case, number, number > 1)[0] * number
         if taken >= seconds / 4 or number >= 1 << 20:
-            return max(1, round(number * seconds / taken))
+            return max(1, round(number * seconds / taken)), taken / number
         number *= 4
 
 
-def _time(case: Case, number: int) -> tuple[float, float]:
+def _time(case: Case, number: int, warm: bool) -> tuple[float, float]:
     run = case.run
-    run()  # brings code and data back into the caches, which another process has used meanwhile
+    if warm:
+        run()  # brings code and data back into the caches, which another process has used meanwhile
     repeats = [None] * number
     cpu = time.process_time()
     wall = time.perf_counter()
@@ -249,6 +258,7 @@ class Result:
     operations: int
     seconds: dict[str, Spread] = field(default_factory=dict)
     ratio: dict[str, Spread] = field(default_factory=dict)  # of the first library to each other one
+    times: dict[str, list[float]] = field(default_factory=dict)  # seconds of one run in each round
     skipped: dict[str, str] = field(default_factory=dict)
     busy: float = 1.0  # the share of the time on the clock in which the processor worked for the workers
 
@@ -276,11 +286,12 @@ def compare(
     operations = workers[ours].cases[case]
     result = Result(case, operations)
     numbers: dict[str, int] = {}
+    long: dict[str, float] = {}
     for library, worker in workers.items():
         if case not in worker.cases:
             continue
         try:
-            numbers[library] = worker.ask("calibrate", case, seconds, limit=patience)
+            numbers[library], long[library] = worker.ask("calibrate", case, seconds, limit=patience)
         except Unavailable as error:
             result.skipped[library] = str(error)
             worker.revive()
@@ -288,9 +299,11 @@ def compare(
     order = list(numbers)
     for _ in range(rounds):
         for library in order:
-            taken[library].append(workers[library].time(case, numbers[library]))
+            warm = long[library] < LONG
+            taken[library].append(workers[library].time(case, numbers[library], warm))
         order = order[1:] + order[:1]  # nobody always comes after the same neighbour
     times = {library: [getattr(timing, clock) for timing in timings] for library, timings in taken.items()}
+    result.times = times
     for library, values in times.items():
         result.seconds[library] = Spread.of(values).scaled(1 / operations)
     for library in [other for other in others if other in times and ours in times]:

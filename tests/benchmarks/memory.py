@@ -101,9 +101,11 @@ class Training:
         return float(sum(float((parameter.grad**2).sum()) for parameter in self.model.parameters())) ** 0.5
 
 
-def measure(library: str, images: int, size: int) -> dict[str, float]:
+def measure(library: str, images: int, size: int, compiled: bool = False) -> dict[str, float]:
     """One step in this process: bytes before and at the peak, seconds, loss and the length of the gradient."""
     training = Training(library)
+    if compiled:
+        training.model = training.module.compile(training.model)
     inputs, labels = training.ready(images, size)
     resettable = _reset_peak()
     before = _resident()

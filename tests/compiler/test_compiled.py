@@ -18,7 +18,7 @@ from distgrad import compiler, nn, optim
 from distgrad.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent))
-from networks import NETWORKS, Mobile, Vgg, Words
+from compiled_networks import NETWORKS, Mobile, Vgg, Words
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-3}
 

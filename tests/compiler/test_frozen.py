@@ -13,7 +13,7 @@ import distgrad
 from distgrad import compiler, models, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from networks import Mobile, Vgg
+from compiled_networks import Mobile, Vgg
 
 
 def _frozen_resnet(dtype: Any = distgrad.float64) -> Any:

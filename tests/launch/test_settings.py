@@ -115,6 +115,11 @@ def test_warmup_counts_epochs_or_steps(tmp_path: Path) -> None:
         ("schedule.min_lr", "0.05", "schedule.min_lr = 0.05 must be less than optim.lr (0.05)"),
         ("schedule.warmup_epochs", "3", "schedule.warmup_epochs = 3 must be less than train.epochs (3)"),
         ("checkpoint.keep", "0", "checkpoint.keep = 0 must be at least 1, for example --checkpoint.keep 2."),
+        ("features.cache", "yes", "features.cache = \"yes\" must be one of 'auto', 'on' or 'off'."),
+        ("features.views", "-1", "features.views = -1 must be at least 0, for example --features.views 4."),
+        ("features.dtype", "float8", "features.dtype = \"float8\" must be one of 'float32' or 'float16'"),
+        ("features.limit_gb", "0", "features.limit_gb = 0 must be greater than 0, for example"),
+        ("data.decode", "quick", "data.decode = \"quick\" must be one of 'exact', 'box' or 'fast'"),
         ("run.seed", "-1", "run.seed = -1 must be at least 0 and less than 9223372036854775808, for example"),
         ("run.name", "a/b", 'run.name = "a/b" must be a plain folder name; run.output says where it lies.'),
         ("run.name", "..", 'run.name = ".." must be a plain folder name; run.output says where it lies.'),
@@ -140,6 +145,23 @@ def test_nesterov_needs_momentum_without_dampening(tmp_path: Path) -> None:
 def test_two_warmups_contradict(tmp_path: Path) -> None:
     message = refusal(tmp_path, "--schedule.warmup_epochs", "1", "--schedule.warmup_steps", "5")
     assert "schedule.warmup_steps = 5 and schedule.warmup_epochs = 1.0 say the same thing" in message
+
+
+def test_features_are_kept_where_they_can_be_used_again(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    assert settings.caches_features and settings.feature_folder == Path("runs/.features")
+    assert settings_of(tmp_path, "--run.output", "out").feature_folder == Path("out/.features")
+    assert settings_of(tmp_path, "--features.folder", "mine").feature_folder == Path("mine")
+    assert settings_of(tmp_path, "--features.cache", "on").caches_features
+    for tokens in (["--features.cache", "off"], ["--model.freeze", "false"], ["--features.views", "0"]):
+        assert not settings_of(tmp_path, *tokens).caches_features
+    assert settings_of(tmp_path, "--features.views", "0", "--data.augment", "false").caches_features
+    on = ["--features.cache", "on"]
+    message = refusal(tmp_path, *on, "--model.freeze", "false")
+    assert (
+        'features.cache = "on" is "on", but' not in message and "model.freeze = false changes the features" in message
+    )
+    assert "features.views = 0 gives each photo a new version" in refusal(tmp_path, *on, "--features.views", "0")
 
 
 def test_photos_must_be_named(tmp_path: Path) -> None:
