@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import distgrad
 from distgrad import distributed, optim, tensor, uint8
 from distgrad.checkpoint import CheckpointManager
 from distgrad.checkpoint import load as load_checkpoint
@@ -120,7 +121,8 @@ def _finetune(
                 f"{steps_in_all}: raise --train.max_steps or --train.epochs."
             )
     head = Head(network) if settings.model.freeze else None
-    model = DistributedDataParallel(network if head is None else head, ranks)
+    fast = distgrad.compile(network) if settings.train.compile else network
+    model = DistributedDataParallel(fast if head is None else head, ranks)
     inputs: Inputs
     if head is None:
         inputs = Photos(settings, train, val, ranks, sampler)

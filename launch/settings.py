@@ -224,6 +224,7 @@ class TrainSettings(Section):
         description="stop after so many steps in all; the schedule still spans `epochs`",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    compile: bool = Field(default=True, description="run the network by plans (distgrad.compile); false: eager")
 
 
 class CheckpointSettings(Section):
