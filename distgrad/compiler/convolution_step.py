@@ -151,7 +151,7 @@ class ConvolutionStep(Step):
         """Convolves and does the rest."""
         x = run.values[self.places[self.input]]
         shape, dtype = self.outputs[0].shape, self.outputs[0].dtype
-        packed = self._packed if self.constant else self.plan.pack(self.weight.tensor._data, run.space)
+        packed = self._packed if self.constant else self.plan.pack(self.weight.tensor._data)
         bias = None if self.postpones else self._shift if self.constant else _tensor(self.bias)
         residual = None if self.residual is None else ordered(run, run.values[self.places[self.residual]])
         norm = None if self.folds else self.chain.norm

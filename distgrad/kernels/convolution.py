@@ -81,8 +81,7 @@ def conv2d(
         return output
     s = plan.shape
     output = empty_hwnc((s.n, s.k, s.out_h, s.out_w), input.dtype)
-    space = workspace()
-    plan.forward(input.transpose(2, 3, 0, 1), plan.pack(weight, space), output.transpose(2, 3, 0, 1), space, bias)
+    plan.forward(input.transpose(2, 3, 0, 1), plan.pack(weight), output.transpose(2, 3, 0, 1), workspace(), bias)
     return output
 
 

@@ -72,11 +72,8 @@ class ConvolutionPlan(ABC):
     error: float
 
     @abstractmethod
-    def pack(self, weight: FloatArray, space: Workspace | None = None) -> Any:
-        """The weight (K, C/groups, kh, kw) as ``forward`` reads it: a new array, or several.
-
-        With ``space`` it may lie in scratch memory, good until that is used for another weight.
-        """
+    def pack(self, weight: FloatArray) -> Any:
+        """The weight (K, C/groups, kh, kw) as ``forward`` reads it: a new array, or several."""
 
     @abstractmethod
     def forward(

@@ -56,7 +56,7 @@ class DepthwisePlan(ConvolutionPlan):
             Axis(s.out_w, -s.padding[1], s.stride[1], s.kw, s.dilation[1], s.w),
         )
 
-    def pack(self, weight: FloatArray, space: Workspace | None = None) -> FloatArray:
+    def pack(self, weight: FloatArray) -> FloatArray:
         """(K/C, kh, kw, C)."""
         s = self.shape
         return np.ascontiguousarray(weight.reshape(s.c, self.kernels, s.kh, s.kw).transpose(1, 2, 3, 0))

@@ -74,7 +74,7 @@ class DirectPlan(ConvolutionPlan):
         gather = Gather(vertical[1], horizontal[1], s.n, s.k, s.groups)
         return _Phase(row, col, (vertical[0], horizontal[0]), gather)
 
-    def pack(self, weight: FloatArray, space: Workspace | None = None) -> FloatArray:
+    def pack(self, weight: FloatArray) -> FloatArray:
         """(G, K/G/n, kh*kw*C/G, n): see ``small_products``."""
         s = self.shape
         by_group = weight.reshape(s.groups, s.k // s.groups, s.c // s.groups, s.kh, s.kw)

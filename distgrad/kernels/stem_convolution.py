@@ -72,7 +72,7 @@ class StemPlan(ConvolutionPlan):
         self._least = min(shift for _, shift in self._taps)
         self._phase_width = s.out_w + max(shift for _, shift in self._taps) - self._least
 
-    def pack(self, weight: FloatArray, space: Workspace | None = None) -> FloatArray:
+    def pack(self, weight: FloatArray) -> FloatArray:
         """(1, K/n, kh*kw*C, n): see ``small_products``."""
         return pack(weight.transpose(2, 3, 1, 0)[None], self._cut.columns)
 

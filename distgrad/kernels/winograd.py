@@ -105,9 +105,9 @@ class WinogradPlan(ConvolutionPlan):
         images = -(-n // blocks) if blocks else 1
         return images, max(1, min(self.rows.count, units // images))
 
-    def pack(self, weight: FloatArray, space: Workspace | None = None) -> FloatArray:
+    def pack(self, weight: FloatArray) -> FloatArray:
         """The transformed weight ``G g G^T``: (a, b, K/block, C, block)."""
-        return self._transform_weight(weight.transpose(1, 0, 2, 3), Workspace(limit=0) if space is None else space)
+        return self._transform_weight(weight.transpose(1, 0, 2, 3), Workspace(limit=0))
 
     def _transform_weight(self, weight: FloatArray, space: Workspace) -> FloatArray:
         """(inner, outer, 3, 3) as (a, b, outer/block, inner, block)."""
@@ -164,10 +164,13 @@ class WinogradPlan(ConvolutionPlan):
             )
         rows, columns = self.rows, self.columns
         across = columns.presence(0, columns.count)
-        if grad_x is not None:
+        # Deep layers have large weights and one block of pixels: there the weight's gradient is finished before the
+        # weight is transformed, in the memory that it leaves.
+        single = self.shape.n <= self._backward_block[0] and rows.count <= self._backward_block[1]
+        if grad_x is not None and not single:
             packed = self._transform_weight(weight, space)
         if grad_weight is not None:
-            sums = self._weight_sums(space)
+            sums = self._weight_sums("winograd u" if single else "winograd sums", space)
         begun = False
         for begin, end in _blocks(self.shape.n, self._backward_block[0]):
             images, count = slice(begin, end), end - begin
@@ -184,17 +187,21 @@ class WinogradPlan(ConvolutionPlan):
                     inputs = self._transform_input(pixels, first, stop, space)
                     accumulate_weight(inputs, tiles, sums, down, across, count, not begun, space)
                     begun = True
+                    if single:
+                        finish_weight(sums, self._g, grad_weight, space)
                 if grad_x is not None:
+                    if single:
+                        packed = self._transform_weight(weight, space)
                     multiply(tiles, packed, ring[1:].transpose(1, 2, 0, 3, 4), down, across, count)
                     flat = ring.reshape(*ring.shape[:3], columns.count, -1)
                     scatter_input(flat, rows, columns, first, stop, targets, space)
                     if stop < rows.count:
                         ring[0] = ring[stop - first]
         if grad_weight is not None:
-            if begun:
-                finish_weight(sums, self._g, grad_weight, space)
-            else:
+            if not begun:
                 grad_weight[...] = 0
+            elif not single:
+                finish_weight(sums, self._g, grad_weight, space)
 
     def _transform_input(self, x: FloatArray, first: int, stop: int, space: Workspace) -> FloatArray:
         """``B^T x B`` of tile rows ``first..stop``: (H, W, N*C) to (a, b, t, w*N, C)."""
@@ -282,11 +289,11 @@ class WinogradPlan(ConvolutionPlan):
         shape = (*lead, self.columns.count * images, self.shape.c)
         return padded(space, "winograd ring", lead, math.prod(shape[3:]), self.shape.dtype).reshape(shape)
 
-    def _weight_sums(self, space: Workspace) -> FloatArray:
+    def _weight_sums(self, use: str, space: Workspace) -> FloatArray:
         """Scratch for the gradient of the transformed weight: (a, b, K/block, C, block); zero where no tile comes."""
         c, k = self.shape.c, self.shape.k
         block = channel_block(c, k)
-        sums = padded(space, "winograd sums", self._plane, k * c, self.shape.dtype)
+        sums = padded(space, use, self._plane, k * c, self.shape.dtype)
         if any(tiling.count == 1 and tiling.last is not tiling.full for tiling in (self.rows, self.columns)):
             sums.fill(0)
         return sums.reshape(*self._plane, k // block, c, block)
