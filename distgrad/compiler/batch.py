@@ -71,9 +71,7 @@ class BatchGraph:
             operands = tuple(value(x, y) for x, y in zip(a.operands, b.operands, strict=True))
             outputs = tuple(value(x, y) for x, y in zip(a.outputs, b.outputs, strict=True))
             keywords = _between(a.keywords, b.keywords, size)
-            graph.operations.append(
-                Operation(a.primitive, operands, keywords, outputs, a.recorded, a.aliases, a.effect)
-            )
+            graph.operations.append(Operation(a.primitive, operands, keywords, outputs, a.recorded, a.effect))
         graph.outputs = [value(a, b) for a, b in zip(first.outputs, second.outputs, strict=True)]
         graph.structure = first.structure
         return graph

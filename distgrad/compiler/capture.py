@@ -129,7 +129,7 @@ class Tracer:
         shared = primitive.view or any(
             isinstance(x, Tensor) and np.may_share_memory(x._data, r._data) for x in real for r in results
         )
-        self.operations.append(Operation(primitive, inputs, keywords, outputs, recorded, shared))
+        self.operations.append(Operation(primitive, inputs, keywords, outputs, recorded))
         if shared:
             for x in operands:
                 if isinstance(x, Traced):
@@ -171,7 +171,7 @@ class Tracer:
     def detached(self, tensor: Traced) -> Traced:
         """The same values under a name that needs no gradient."""
         value = Value(tensor.value.shape, tensor.value.dtype)
-        self.operations.append(Operation(_IDENTITY, (tensor.value,), {}, (value,), aliases=True))
+        self.operations.append(Operation(_IDENTITY, (tensor.value,), {}, (value,)))
         tensor.shared = True
         return Traced(value, tensor.real, shared=True)
 

@@ -44,7 +44,6 @@ class Operation:
         keywords: the rest of the call.
         outputs: its results.
         recorded: autograd was recording, and an operand is differentiable.
-        aliases: a result may share memory with an operand.
         effect: what else a run has to do here, called with operands and keywords: draw random numbers, whose array is
             the output, check values, or count a batch.
     """
@@ -54,7 +53,6 @@ class Operation:
     keywords: dict[str, Any]
     outputs: tuple[Value, ...]
     recorded: bool = False
-    aliases: bool = False
     effect: Callable[..., Array | None] | None = None
 
     @property

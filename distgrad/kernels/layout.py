@@ -10,7 +10,6 @@ operations give their result the memory order of their operands.
 
 from __future__ import annotations
 
-import math
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -111,8 +110,3 @@ def runs(pixels: FloatArray) -> FloatArray:
     view = pixels.view()
     view.shape = (h, w, n * c)  # raises where a reshape would copy
     return view
-
-
-def bytes_of(shape: tuple[int, ...], dtype: np.dtype[Any] | type) -> int:
-    """Bytes of an array of ``shape``."""
-    return math.prod(shape) * np.dtype(dtype).itemsize
