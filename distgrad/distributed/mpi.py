@@ -7,15 +7,29 @@ Open MPI 5 and most other libraries count elements in a C int, so a message is c
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 from mpi4py import MPI
 
 from ..errors import CommunicationError
-from .communicator import Array, ReduceOp, check_broadcast, check_gather, check_reduce
+from .communicator import (
+    Array,
+    ReduceOp,
+    check_all_to_all,
+    check_broadcast,
+    check_color,
+    check_gather,
+    check_gather_into,
+    check_reduce,
+    check_start,
+)
+from .shared_memory import map_shared
 
 CHUNK_BYTES = 1 << 30  # far below 2**31 - 1, and large enough that the cut costs nothing
 
@@ -23,18 +37,22 @@ _OPS: dict[str, Any] = {"sum": MPI.SUM, "prod": MPI.PROD, "min": MPI.MIN, "max":
 
 
 class MPICommunicator:
-    """All processes that one ``mpirun`` (or ``srun``) started.
+    """The processes of an MPI communicator, by default all that one ``mpirun`` (or ``srun``) started.
 
-    It works on a duplicate of ``MPI.COMM_WORLD``: messages that the user's own program sends with mpi4py never mix with
-    those of distgrad. MPI is finalised by mpi4py when the interpreter exits.
+    It works on a duplicate: messages that the user's own program sends with mpi4py never mix with those of distgrad.
+    MPI is finalised by mpi4py when the interpreter exits.
+
+    Args:
+        comm: an intracommunicator of mpi4py; ``MPI.COMM_WORLD`` by default. All of its processes call this.
 
     Raises:
         CommunicationError: MPI was initialised by somebody else without thread support.
+        TypeError: an intercommunicator, or something else.
     """
 
     backend = "mpi"
 
-    def __init__(self) -> None:
+    def __init__(self, comm: MPI.Comm | None = None) -> None:
         if not MPI.Is_initialized():  # mpi4py.rc.initialize was set to False
             MPI.Init_thread(MPI.THREAD_MULTIPLE)
         if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
@@ -42,7 +60,13 @@ class MPICommunicator:
                 "MPI was initialised without thread support (below MPI_THREAD_SERIALIZED), which distgrad needs: leave "
                 "mpi4py.rc.threads at True, or build the MPI library with threads"
             )
-        self._comm = MPI.COMM_WORLD.Dup()
+        if comm is not None and not isinstance(comm, MPI.Intracomm):
+            raise TypeError(f"MPICommunicator: comm is a {type(comm).__name__}, must be an mpi4py.MPI.Intracomm")
+        self._take((comm or MPI.COMM_WORLD).Dup())
+
+    def _take(self, comm: MPI.Comm) -> None:
+        """Works on ``comm`` from now on, which is nobody else's."""
+        self._comm = comm
         self.rank: int = self._comm.Get_rank()
         self.world_size: int = self._comm.Get_size()
         self.hostname: str = MPI.Get_processor_name()
@@ -64,6 +88,33 @@ class MPICommunicator:
         self._reduce(flat.view(np.uint8) if array.dtype.kind == "b" else flat, op)
         if not np.may_share_memory(flat, array):
             array[...] = flat.reshape(array.shape)
+
+    def start_all_reduce(self, array: Array, op: ReduceOp = "sum") -> _Requests:
+        """``all_reduce`` that returns at once; see :class:`~distgrad.distributed.Communicator`."""
+        check_start(array, op)
+        flat = _flat(array)
+        finish: Callable[[], None] | None = None
+        if op in ("min", "max") and array.dtype.kind == "f":
+            keys = _order_keys(array, op)
+
+            def finish() -> None:
+                array[...] = _from_order_keys(keys, array.dtype).reshape(array.shape)
+
+            flat = keys
+        elif not np.may_share_memory(flat, array):  # another byte order
+
+            def finish() -> None:
+                array[...] = flat.reshape(array.shape)
+
+        elements = flat.view(np.uint8) if flat.dtype.kind == "b" else flat
+        step = max(1, CHUNK_BYTES // elements.itemsize)
+        return _Requests(
+            [
+                self._comm.Iallreduce(MPI.IN_PLACE, elements[start : start + step], _OPS[op])
+                for start in range(0, elements.size, step)
+            ],
+            finish,
+        )
 
     def _reduce(self, flat: Array, op: ReduceOp) -> None:
         """Reduces a contiguous one-dimensional array in place."""
@@ -114,9 +165,53 @@ class MPICommunicator:
         self._comm.Allgatherv([mine, MPI.BYTE], [received, lengths, starts[:-1], MPI.BYTE])
         return [received[start:end].tobytes() for start, end in itertools.pairwise(starts)]
 
+    def all_gather_into(self, flat: Array, counts: Sequence[int]) -> None:
+        """Each rank's part to all, in place; see :class:`~distgrad.distributed.Communicator`."""
+        check_gather_into(flat, counts, self.world_size)
+        _check_count(flat)
+        self._comm.Allgatherv(MPI.IN_PLACE, [flat.view(np.uint8), (counts, _starts(counts)), _element(flat)])
+
+    def all_to_all(
+        self, send: Array, send_counts: Sequence[int], receive: Array, receive_counts: Sequence[int]
+    ) -> None:
+        """A part to and from each rank; see :class:`~distgrad.distributed.Communicator`."""
+        check_all_to_all(send, send_counts, receive, receive_counts, self.world_size)
+        _check_count(send)
+        _check_count(receive)
+        self._comm.Alltoallv(
+            [send.view(np.uint8), (send_counts, _starts(send_counts)), _element(send)],
+            [receive.view(np.uint8), (receive_counts, _starts(receive_counts)), _element(receive)],
+        )
+
     def barrier(self) -> None:
         """Returns on no rank before every rank has called it."""
         self._comm.Barrier()
+
+    def split(self, color: int | None, key: int | None = None) -> MPICommunicator | None:
+        """The ranks that pass the same ``color``; see :class:`~distgrad.distributed.Communicator`."""
+        check_color(color)
+        group = self._comm.Split(MPI.UNDEFINED if color is None else color, self.rank if key is None else key)
+        return None if group == MPI.COMM_NULL else _owning(group)
+
+    def duplicate(self) -> MPICommunicator:
+        """The same ranks once more; see :class:`~distgrad.distributed.Communicator`."""
+        return _owning(self._comm.Dup())
+
+    def shared_arrays(self, count: int, dtype: npt.DTypeLike) -> list[Array]:
+        """Memory of the host, an array a rank; see :class:`~distgrad.distributed.Communicator`."""
+        hosts = np.array([self.local_world_size], dtype=np.int64)
+        self.all_reduce(hosts, "min")
+        if int(hosts[0]) != self.world_size:
+            raise CommunicationError(
+                f"shared_arrays: the {self.world_size} ranks are not all on one host ({self.local_world_size} are on "
+                f"{self.hostname}): split the communicator by host before"
+            )
+        return map_shared(self, count, dtype)
+
+    def free(self) -> None:
+        """Frees the communicator; see :class:`~distgrad.distributed.Communicator`."""
+        if self._comm != MPI.COMM_NULL:
+            self._comm.Free()
 
     def abort(self, code: int = 1) -> NoReturn:
         """Ends all ranks of the job with ``code``, after handing on what this rank has printed."""
@@ -125,6 +220,61 @@ class MPICommunicator:
                 stream.flush()
         self._comm.Abort(code)
         raise AssertionError("MPI_Abort returned")
+
+
+class _Requests:
+    """Non-blocking collectives that make up one, and what is left to do when they are done."""
+
+    def __init__(self, requests: list[MPI.Request], finish: Callable[[], None] | None) -> None:
+        self._requests = requests
+        self._finish = finish
+
+    def test(self) -> bool:
+        """Whether all are done; MPI makes progress meanwhile."""
+        if self._requests and not MPI.Request.Testall(self._requests):
+            return False
+        self._end()
+        return True
+
+    def wait(self) -> None:
+        """Returns when all are done."""
+        if self._requests:
+            MPI.Request.Waitall(self._requests)
+        self._end()
+
+    def _end(self) -> None:
+        self._requests = []
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish()
+
+
+def _owning(comm: MPI.Comm) -> MPICommunicator:
+    """A communicator that works on ``comm`` itself."""
+    made = MPICommunicator.__new__(MPICommunicator)
+    made._take(comm)
+    return made
+
+
+@functools.cache
+def _element_of(itemsize: int) -> MPI.Datatype:
+    return MPI.BYTE.Create_contiguous(itemsize).Commit()
+
+
+def _element(array: Array) -> MPI.Datatype:
+    """One element as so many bytes: any dtype can be moved, and is counted in elements."""
+    return _element_of(array.itemsize)
+
+
+def _starts(counts: Sequence[int]) -> list[int]:
+    return [0, *itertools.accumulate(counts[:-1])]
+
+
+def _check_count(flat: Array) -> None:
+    if flat.size > 2**31 - 1:
+        raise CommunicationError(
+            f"an array of {flat.size} elements is too long for one message of MPI (2147483647): send it in pieces"
+        )
 
 
 def _flat(array: Array) -> Array:

@@ -8,6 +8,7 @@ or does not come in time, breaks the meeting with an error that names it.
 from __future__ import annotations
 
 import contextvars
+import itertools
 import socket
 import sys
 import threading
@@ -16,10 +17,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import CommunicationError
 from . import process_group
-from .communicator import Array, ReduceOp, check_broadcast, check_gather, check_reduce
+from .communicator import (
+    Array,
+    ReduceOp,
+    check_all_to_all,
+    check_broadcast,
+    check_color,
+    check_gather,
+    check_gather_into,
+    check_reduce,
+    check_start,
+)
 
 R = TypeVar("R")
 
@@ -44,9 +56,10 @@ class _Call(NamedTuple):
 
 
 class _Meeting:
-    """One collective: who has come, with what, and what came of it."""
+    """One collective: who has come, with what, and what came of it. ``changed`` shares the lock of the world."""
 
-    def __init__(self) -> None:
+    def __init__(self, lock: threading.RLock) -> None:
+        self.changed = threading.Condition(lock)
         self.calls: dict[int, _Call] = {}
         self.payloads: dict[int, Any] = {}
         self.done = False
@@ -55,67 +68,127 @@ class _Meeting:
 
 
 class _World:
-    """What the ranks share. ``condition`` guards all of it."""
+    """What all ranks of a run share. ``lock`` guards all of it; ``condition`` tells when a rank fails or ends."""
 
     def __init__(self, size: int, timeout: float, delay: Delay | None, ranks_per_host: int) -> None:
         self.size = size
         self.timeout = timeout
         self.delay = delay
         self.ranks_per_host = ranks_per_host
-        self.condition = threading.Condition()
-        self.meetings: dict[int, _Meeting] = {}
+        self.lock = threading.RLock()
+        self.condition = threading.Condition(self.lock)
+        self.open: set[_Meeting] = set()
         self.failure: tuple[int | None, str] | None = None  # the first rank that failed (None: no rank), and a clause
         self.ended: set[int] = set()
 
+    def host_of(self, rank: int) -> int:
+        return rank // self.ranks_per_host
+
     def fail(self, rank: int | None, clause: str) -> bool:
         """Breaks all waits; returns whether ``rank`` is the one that failed first."""
-        with self.condition:
+        with self.lock:
             if self.failure is None:
                 self.failure = (rank, clause)
-            self.condition.notify_all()
+            self._tell()
             return self.failure[0] == rank
 
     def end(self, rank: int) -> None:
         """Notes that the rank takes part in no further collective."""
-        with self.condition:
+        with self.lock:
             self.ended.add(rank)
-            self.condition.notify_all()
+            self._tell()
 
-    def meet(self, rank: int, sequence: int, call: _Call, payload: Any, compute: Callable[[list[Any]], Any]) -> Any:
-        seconds = 0.0 if self.delay is None else self.delay(rank, sequence)
-        with self.condition:
+    def _tell(self) -> None:
+        self.condition.notify_all()
+        for meeting in self.open:
+            meeting.changed.notify_all()
+
+
+class _Group:
+    """The ranks of one communicator: ``members`` are their numbers in the world."""
+
+    def __init__(self, world: _World, members: Sequence[int]) -> None:
+        self.world = world
+        self.members = tuple(members)
+        self._meetings: dict[int, _Meeting] = {}
+
+    def arrive(
+        self, rank: int, sequence: int, call: _Call, payload: Any, compute: Callable[[list[Any]], Any]
+    ) -> _Meeting:
+        """Brings what ``rank`` wants to do; the last to come does it."""
+        world = self.world
+        seconds = 0.0 if world.delay is None else world.delay(self.members[rank], sequence)
+        with world.lock:
             if seconds > 0:  # with the lock released, and no longer than there is something to wait for
-                self.condition.wait_for(lambda: self.failure is not None, seconds)
-            meeting = self.meetings.setdefault(sequence, _Meeting())
+                world.condition.wait_for(lambda: world.failure is not None, seconds)
+            meeting = self._meetings.get(sequence)
+            if meeting is None:
+                meeting = self._meetings[sequence] = _Meeting(world.lock)
+                world.open.add(meeting)
             meeting.calls[rank], meeting.payloads[rank] = call, payload
-            if len(meeting.calls) == self.size:
+            if len(meeting.calls) == len(self.members):
                 # The last to come needs no entry for others any more: whoever is inside holds the meeting itself.
-                del self.meetings[sequence]
+                del self._meetings[sequence]
+                world.open.discard(meeting)
                 meeting.error = _disagreement(meeting.calls, sequence)
                 if meeting.error is None:
-                    meeting.result = compute([meeting.payloads[r] for r in range(self.size)])
+                    meeting.result = compute([meeting.payloads[r] for r in range(len(self.members))])
+                meeting.payloads.clear()
                 meeting.done = True
-                self.condition.notify_all()
-            else:
-                in_time = self.condition.wait_for(
-                    lambda: meeting.done or self.failure is not None or bool(self.ended - set(meeting.calls)),
-                    self.timeout,
-                )
-                if not meeting.done:
-                    raise CommunicationError(self._why_broken(rank, sequence, call, meeting, in_time))
+                meeting.changed.notify_all()
+        return meeting
+
+    def leave(self, rank: int, sequence: int, call: _Call, meeting: _Meeting) -> Any:
+        """Waits until all have come, and takes the result away."""
+        world = self.world
+        with world.lock:
+            in_time = meeting.changed.wait_for(
+                lambda: meeting.done or world.failure is not None or bool(self._gone(meeting)), world.timeout
+            )
+            if not meeting.done:
+                raise CommunicationError(self._why_broken(rank, sequence, call, meeting, in_time))
         if meeting.error is not None:
             raise CommunicationError(meeting.error)
         return meeting.result
 
+    def _gone(self, meeting: _Meeting) -> list[int]:
+        """Those that have ended without coming."""
+        return [r for r, member in enumerate(self.members) if member in self.world.ended and r not in meeting.calls]
+
     def _why_broken(self, rank: int, sequence: int, call: _Call, meeting: _Meeting, in_time: bool) -> str:
         where = f"rank {rank} in {call}, collective {sequence}"
-        if self.failure is not None:
-            return f"{self.failure[1]}, which broke {where}"
+        if self.world.failure is not None:
+            return f"{self.world.failure[1]}, which broke {where}"
         if in_time:
-            missing = _names(sorted(self.ended - set(meeting.calls)))
-            return f"{missing} ended without joining {where}; every rank must make the same calls in the same order"
-        missing = _names([r for r in range(self.size) if r not in meeting.calls])
-        return f"{missing} did not join {where}, within {self.timeout:g} s"
+            return (
+                f"{_names(self._gone(meeting))} ended without joining {where}; every rank must make the same calls in "
+                "the same order"
+            )
+        missing = _names([r for r in range(len(self.members)) if r not in meeting.calls])
+        return f"{missing} did not join {where}, within {self.world.timeout:g} s"
+
+
+class _Started:
+    """A collective that this rank has joined without waiting for the others."""
+
+    def __init__(self, finish: Callable[[], None], meeting: _Meeting) -> None:
+        self._finish: Callable[[], None] | None = finish
+        self._meeting = meeting
+
+    def test(self) -> bool:
+        """Whether all ranks have come."""
+        if self._finish is None:
+            return True
+        if not self._meeting.done:
+            return False
+        self.wait()
+        return True
+
+    def wait(self) -> None:
+        """Returns when all ranks have come."""
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish()
 
 
 class ThreadCommunicator:
@@ -127,33 +200,42 @@ class ThreadCommunicator:
 
     backend = "threads"
 
-    def __init__(self, world: _World, rank: int) -> None:
-        self._world = world
+    def __init__(self, group: _Group, rank: int) -> None:
+        self._group = group
         self._sequence = 0
         self.rank = rank
-        self.world_size = world.size
-        host, self.local_rank = divmod(rank, world.ranks_per_host)
-        self.local_world_size = min(world.ranks_per_host, world.size - host * world.ranks_per_host)
+        self.world_size = len(group.members)
+        world = group.world
+        host = world.host_of(group.members[rank])
+        neighbours = [r for r, member in enumerate(group.members) if world.host_of(member) == host]
+        self.local_rank = neighbours.index(rank)
+        self.local_world_size = len(neighbours)
         self.hostname = socket.gethostname() if world.ranks_per_host >= world.size else f"host{host}"
 
     def _meet(self, call: _Call, payload: Any, compute: Callable[[list[Any]], Any]) -> Any:
         sequence = self._sequence
         self._sequence += 1
-        return self._world.meet(self.rank, sequence, call, payload, compute)
+        meeting = self._group.arrive(self.rank, sequence, call, payload, compute)
+        return self._group.leave(self.rank, sequence, call, meeting)
 
     def all_reduce(self, array: Array, op: ReduceOp = "sum") -> None:
         """Combines ``array`` over all ranks in place; see :class:`~distgrad.distributed.Communicator`."""
         check_reduce(array, op)
         call = _Call("all_reduce", array.shape, str(array.dtype), op=op)
+        array[...] = self._meet(call, array, _reduction(op))
 
-        def compute(arrays: list[Array]) -> Array:
-            total = arrays[0].copy()
-            with np.errstate(all="ignore"):  # as MPI does: an overflow is a value, not a warning
-                for other in arrays[1:]:
-                    _UFUNCS[op](total, other, out=total)
-            return total
+    def start_all_reduce(self, array: Array, op: ReduceOp = "sum") -> _Started:
+        """``all_reduce`` that returns at once; see :class:`~distgrad.distributed.Communicator`."""
+        check_start(array, op)
+        call = _Call("all_reduce", array.shape, str(array.dtype), op=op)
+        sequence = self._sequence
+        self._sequence += 1
+        meeting = self._group.arrive(self.rank, sequence, call, array, _reduction(op))
 
-        array[...] = self._meet(call, array, compute)
+        def finish() -> None:
+            array[...] = self._group.leave(self.rank, sequence, call, meeting)
+
+        return _Started(finish, meeting)
 
     def broadcast(self, array: Array, src: int = 0) -> None:
         """Copies rank ``src``'s values into ``array`` in place; see :class:`~distgrad.distributed.Communicator`."""
@@ -173,14 +255,97 @@ class ThreadCommunicator:
         """What each rank passed, in rank order; see :class:`~distgrad.distributed.Communicator`."""
         return list(self._meet(_Call("all_gather_bytes"), bytes(data), list))
 
+    def all_gather_into(self, flat: Array, counts: Sequence[int]) -> None:
+        """Each rank's part to all, in place; see :class:`~distgrad.distributed.Communicator`."""
+        check_gather_into(flat, counts, self.world_size)
+        bounds = [0, *itertools.accumulate(counts)]
+
+        def compute(arrays: list[Array]) -> Array:
+            parts = [array[bounds[rank] : bounds[rank + 1]] for rank, array in enumerate(arrays)]
+            return np.concatenate(parts)
+
+        flat[...] = self._meet(_Call(f"all_gather_into {list(counts)}", flat.shape, str(flat.dtype)), flat, compute)
+
+    def all_to_all(
+        self, send: Array, send_counts: Sequence[int], receive: Array, receive_counts: Sequence[int]
+    ) -> None:
+        """A part to and from each rank; see :class:`~distgrad.distributed.Communicator`."""
+        check_all_to_all(send, send_counts, receive, receive_counts, self.world_size)
+        given = (np.split(send.copy(), np.cumsum(send_counts)[:-1]), list(receive_counts))
+
+        def compute(given: list[tuple[list[Array], list[int]]]) -> list[list[Array]]:
+            for rank, (_, expected) in enumerate(given):
+                for other, (parts, _) in enumerate(given):
+                    if parts[rank].size != expected[other]:
+                        raise CommunicationError(
+                            f"all_to_all: rank {other} sends {parts[rank].size} elements to rank {rank}, which expects "
+                            f"{expected[other]}"
+                        )
+            return [[parts[rank] for parts, _ in given] for rank in range(len(given))]
+
+        rows = self._meet(_Call("all_to_all", None, str(send.dtype)), given, compute)
+        receive[...] = np.concatenate(rows[self.rank])
+
     def barrier(self) -> None:
         """Returns on no rank before every rank has called it."""
         self._meet(_Call("barrier"), None, lambda _: None)
 
+    def split(self, color: int | None, key: int | None = None) -> ThreadCommunicator | None:
+        """The ranks that pass the same ``color``; see :class:`~distgrad.distributed.Communicator`."""
+        check_color(color)
+        group = self._group
+
+        def compute(wanted: list[tuple[int | None, int]]) -> dict[int, tuple[_Group, int]]:
+            places: dict[int, tuple[_Group, int]] = {}
+            for chosen in {colour for colour, _ in wanted if colour is not None}:
+                ranks = sorted((k, r) for r, (c, k) in enumerate(wanted) if c == chosen)
+                made = _Group(group.world, [group.members[r] for _, r in ranks])
+                places |= {r: (made, place) for place, (_, r) in enumerate(ranks)}
+            return places
+
+        place = self._meet(_Call("split"), (color, self.rank if key is None else key), compute).get(self.rank)
+        return None if place is None else ThreadCommunicator(*place)
+
+    def duplicate(self) -> ThreadCommunicator:
+        """The same ranks once more; see :class:`~distgrad.distributed.Communicator`."""
+        group: _Group = self._meet(_Call("duplicate"), None, lambda _: _Group(self._group.world, self._group.members))
+        return ThreadCommunicator(group, self.rank)
+
+    def shared_arrays(self, count: int, dtype: npt.DTypeLike) -> list[Array]:
+        """Memory of the host, an array a rank; see :class:`~distgrad.distributed.Communicator`."""
+        if self.local_world_size != self.world_size:
+            raise CommunicationError(
+                f"shared_arrays: the {self.world_size} ranks are not all on one host ({self.local_world_size} are on "
+                f"{self.hostname}): split the communicator by host before"
+            )
+        numbers = np.dtype(dtype)
+        arrays: list[Array] = self._meet(
+            _Call("shared_arrays", (count,), str(numbers)),
+            None,
+            lambda ranks: [np.zeros(count, numbers) for _ in ranks],
+        )
+        return list(arrays)
+
+    def free(self) -> None:
+        """A collective, as with MPI; there is nothing to give back."""
+        self._meet(_Call("free"), None, lambda _: None)
+
     def abort(self, code: int = 1) -> NoReturn:
         """Breaks the waits of all other ranks and ends this one with SystemExit."""
-        self._world.fail(self.rank, f"rank {self.rank} called abort({code})")
+        world = self._group.world
+        world.fail(self._group.members[self.rank], f"rank {self._group.members[self.rank]} called abort({code})")
         sys.exit(code)
+
+
+def _reduction(op: ReduceOp) -> Callable[[list[Array]], Array]:
+    def compute(arrays: list[Array]) -> Array:
+        total = arrays[0].copy()
+        with np.errstate(all="ignore"):  # as MPI does: an overflow is a value, not a warning
+            for other in arrays[1:]:
+                _UFUNCS[op](total, other, out=total)
+        return total
+
+    return compute
 
 
 def run(
@@ -218,12 +383,13 @@ def run(
     if ranks_per_host is not None and ranks_per_host < 1:
         raise ValueError(f"threads.run: ranks_per_host is {ranks_per_host}, must be at least 1")
     world = _World(world_size, timeout, delay, ranks_per_host or world_size)
+    group = _Group(world, range(world_size))
     results: dict[int, R] = {}
     first: list[BaseException] = []
 
     def body(rank: int) -> None:
         try:
-            with process_group.use(ThreadCommunicator(world, rank)):
+            with process_group.use(ThreadCommunicator(group, rank)):
                 results[rank] = function(*args)
         except BaseException as error:
             if world.fail(rank, f"rank {rank} failed with {type(error).__name__}: {error}"):

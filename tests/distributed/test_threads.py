@@ -347,6 +347,118 @@ def test_many_collectives_leave_nothing_behind() -> None:
     def body() -> int:
         for _ in range(200):
             distributed.barrier()
-        return len(distributed.communicator()._world.meetings)  # type: ignore[attr-defined]
+        return len(distributed.communicator()._group._meetings)  # type: ignore[attr-defined]
 
     assert max(threads.run(4, body)) <= 1
+
+
+@pytest.mark.parametrize("world_size", WORLD_SIZES)
+def test_parts_reach_their_ranks(world_size: int) -> None:
+    def body() -> None:
+        world = distributed.communicator()
+        rank = world.rank
+
+        def part(source: int, target: int) -> np.ndarray[Any, Any]:
+            return np.full((source + 2 * target) % 4, 10 * source + target)
+
+        send = np.concatenate([part(rank, other) for other in range(world_size)])
+        expected = np.concatenate([part(other, rank) for other in range(world_size)])
+        receive = np.zeros_like(expected)
+        counts = [part(other, rank).size for other in range(world_size)]
+        world.all_to_all(send, [part(rank, other).size for other in range(world_size)], receive, counts)
+        np.testing.assert_array_equal(receive, expected)
+
+        lengths = [(3 * r) % 5 for r in range(world_size)]
+        whole = np.repeat(np.arange(world_size) + 0.5, lengths)
+        flat = np.where(whole == rank + 0.5, whole, np.nan)
+        world.all_gather_into(flat, lengths)
+        np.testing.assert_array_equal(flat, whole)
+
+    threads.run(world_size, body)
+
+
+def test_all_to_all_names_ranks_that_do_not_agree_on_a_count() -> None:
+    def body() -> None:
+        rank = distributed.rank()
+        distributed.communicator().all_to_all(np.zeros(2), [1, 1], np.zeros(2 + rank), [1, 1 + rank])
+
+    with pytest.raises(CommunicationError, match="rank 1 sends 1 elements to rank 1, which expects 2"):
+        threads.run(2, body)
+
+
+def test_a_started_all_reduce_waits_for_nobody() -> None:
+    """Rank 1 joins after rank 0 has started, tested and gone on."""
+    gone_on = threading.Event()
+
+    def body() -> bool:
+        world, rank = distributed.communicator(), distributed.rank()
+        array = np.full(3, rank + 1.0)
+        if rank == 1:
+            assert gone_on.wait(30)
+        work = world.start_all_reduce(array)
+        early = work.test()
+        gone_on.set()
+        work.wait()
+        np.testing.assert_array_equal(array, 3.0)
+        return early
+
+    assert threads.run(2, body) == [False, True]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 5, 8])
+def test_groups_and_duplicates_work_side_by_side(world_size: int) -> None:
+    def body() -> None:
+        world = distributed.communicator()
+        odd = world.rank % 2
+        group = world.split(odd, key=-world.rank)
+        assert group is not None
+        members = [r for r in range(world_size) if r % 2 == odd][::-1]
+        assert (group.world_size, group.rank) == (len(members), members.index(world.rank))
+        other = group.duplicate()
+        for _ in range(3 + odd):
+            total = np.array([world.rank])
+            work = other.start_all_reduce(total)
+            assert group.all_gather_bytes(str(world.rank).encode()) == [str(r).encode() for r in members]
+            work.wait()
+            assert total[0] == sum(members)
+        shared = group.shared_arrays(2, np.int64)
+        shared[(group.rank + 1) % group.world_size][0] = group.rank
+        group.barrier()
+        assert [a.tolist() for a in shared] == [[(r - 1) % group.world_size, 0] for r in range(group.world_size)]
+        other.free()
+        alone = world.split(7 if world.rank == 0 else None)
+        assert (alone is None) == (world.rank > 0)
+
+    threads.run(world_size, body)
+
+
+def test_hosts_of_a_group_are_those_of_the_world() -> None:
+    def body() -> tuple[int, int, str]:
+        group = distributed.communicator().split(distributed.rank() % 2)
+        assert group is not None
+        if group.local_world_size < group.world_size:
+            with pytest.raises(CommunicationError, match="split the communicator by host"):
+                group.shared_arrays(1, np.float32)
+        return group.local_rank, group.local_world_size, group.hostname
+
+    assert threads.run(5, body, ranks_per_host=3) == [
+        (0, 2, "host0"),
+        (0, 1, "host0"),
+        (1, 2, "host0"),
+        (0, 1, "host1"),
+        (0, 1, "host1"),
+    ]
+
+
+def test_a_failure_breaks_the_waits_in_every_group() -> None:
+    def body() -> None:
+        group = distributed.communicator().split(distributed.rank() // 2)
+        assert group is not None
+        if distributed.rank() == 0:
+            raise KeyError("lost")
+        group.barrier()  # rank 1 waits for rank 0; ranks 2 and 3 for nobody
+        if distributed.rank() > 1:
+            distributed.barrier()
+
+    with pytest.raises(KeyError, match="lost"):
+        threads.run(4, body)

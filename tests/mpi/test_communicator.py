@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -193,3 +194,115 @@ def test_tensors(world: distributed.Communicator) -> None:
     np.testing.assert_array_equal(tensor.detach().numpy(), world.world_size - 1)
     assert distributed.all_gather(Tensor(np.array(world.rank))).tolist() == list(range(world.world_size))
     distributed.barrier()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool"])
+def test_a_started_all_reduce_ends_like_a_blocking_one(world: distributed.Communicator, dtype: str) -> None:
+    for op in ("min", "max") if dtype == "bool" else REFERENCE:
+        arrays = [values_of(world.rank, (size,), dtype) for size in (0, 1, 1000)]
+        works = [world.start_all_reduce(array, op) for array in arrays]  # type: ignore[arg-type]
+        while not works[1].test():
+            pass
+        for work in works[::-1]:
+            work.wait()
+            assert work.test()
+        for array in arrays:
+            expected = REFERENCE[op](stacked(world.world_size, array.shape, dtype), axis=0).astype(dtype)
+            np.testing.assert_array_equal(array, expected, err_msg=op)
+
+
+def test_a_started_all_reduce_needs_contiguous_memory(world: distributed.Communicator) -> None:
+    with pytest.raises(ValueError, match="not contiguous"):
+        world.start_all_reduce(np.zeros((4, 6))[:, ::2])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "complex128"])
+def test_all_to_all_moves_each_part_to_its_rank(world: distributed.Communicator, dtype: str) -> None:
+    size, rank = world.world_size, world.rank
+
+    def part(source: int, target: int) -> np.ndarray[Any, Any]:
+        return np.full((source + 2 * target) % 4, 10 * source + target).astype(dtype)
+
+    send = np.concatenate([part(rank, other) for other in range(size)])
+    receive = np.zeros(sum(part(other, rank).size for other in range(size)), dtype=dtype)
+    world.all_to_all(
+        send, [part(rank, r).size for r in range(size)], receive, [part(r, rank).size for r in range(size)]
+    )
+    np.testing.assert_array_equal(receive, np.concatenate([part(other, rank) for other in range(size)]))
+
+
+def test_all_gather_into_leaves_everybodys_part_everywhere(world: distributed.Communicator) -> None:
+    counts = [(3 * r) % 5 for r in range(world.world_size)]
+    expected = np.concatenate([np.full(n, r + 0.5, dtype=np.float32) for r, n in enumerate(counts)])
+    flat = np.where(expected == world.rank + 0.5, expected, np.nan).astype(np.float32)
+    world.all_gather_into(flat, counts)
+    np.testing.assert_array_equal(flat, expected)
+
+
+def test_counts_that_do_not_fit_are_refused(world: distributed.Communicator) -> None:
+    flat, wrong = np.zeros(5), [5, *[0] * world.world_size]
+    with pytest.raises(ValueError, match="one count a rank"):
+        world.all_gather_into(flat, wrong)
+    right = [5, *[0] * (world.world_size - 1)]
+    with pytest.raises(ValueError, match="one count a rank"):
+        world.all_to_all(flat, right, np.zeros(5), wrong)
+    with pytest.raises(TypeError, match="must be equal"):
+        world.all_to_all(flat, right, np.zeros(5, dtype=np.float32), right)
+    with pytest.raises(ValueError, match="one-dimensional and contiguous"):
+        world.all_gather_into(np.zeros((5, 1)), right)
+
+
+def test_split_makes_groups_that_work_side_by_side(world: distributed.Communicator) -> None:
+    odd = world.rank % 2
+    group = world.split(odd, key=-world.rank)  # the last comes first
+    assert group is not None
+    members = [r for r in range(world.world_size) if r % 2 == odd][::-1]
+    assert (group.world_size, group.rank) == (len(members), members.index(world.rank))
+    for _ in range(3 + odd):  # another number of collectives in each
+        total = np.array([world.rank])
+        group.all_reduce(total)
+        assert total[0] == sum(members)
+    assert group.all_gather_bytes(str(world.rank).encode()) == [str(r).encode() for r in members]
+    group.free()
+    alone = world.split(0 if world.rank == 0 else None)
+    assert (alone is None) == (world.rank > 0)
+    if alone is not None:
+        assert alone.world_size == 1
+    with pytest.raises(ValueError, match="color is -1"):
+        world.split(-1)
+
+
+def test_another_thread_uses_a_duplicate(world: distributed.Communicator) -> None:
+    other = world.duplicate()
+    assert (other.rank, other.world_size, other.local_rank) == (world.rank, world.world_size, world.local_rank)
+    totals = np.zeros(50)
+
+    def work() -> None:
+        for step in range(totals.size):
+            value = np.full(1, step + world.rank, dtype=np.float64)
+            other.all_reduce(value)
+            totals[step] = value[0]
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for step in range(70):
+        value = np.full(1, step)
+        world.all_reduce(value)
+        assert value[0] == step * world.world_size
+    thread.join()
+    np.testing.assert_array_equal(totals, [sum(s + r for r in range(world.world_size)) for s in range(totals.size)])
+    other.free()
+
+
+def test_shared_arrays_are_seen_by_all_ranks(world: distributed.Communicator) -> None:
+    host = world.split(0) if world.local_world_size == world.world_size else None
+    if host is None:
+        pytest.skip("ranks on several hosts share no memory")
+    arrays = host.shared_arrays(3, np.float32)
+    assert [(a.shape, a.dtype) for a in arrays] == [((3,), np.float32)] * host.world_size
+    np.testing.assert_array_equal(arrays[host.rank], 0)
+    host.barrier()
+    arrays[(host.rank + 1) % host.world_size][0] = host.rank
+    host.barrier()
+    assert [a[0] for a in arrays] == [(r - 1) % host.world_size for r in range(host.world_size)]
+    host.free()
