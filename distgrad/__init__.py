@@ -18,7 +18,7 @@ from math import e, inf, nan, pi
 
 import numpy as _np
 
-from . import autograd, backends, linalg, nn, ops, optim
+from . import autograd, backends, linalg, nn, ops, optim, tracing
 from .autograd import (
     Size,
     Tensor,

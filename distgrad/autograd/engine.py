@@ -134,6 +134,11 @@ class AccumulateGrad(Node):
         if create_graph:
             # A copy for the reason below, recorded.
             variable._grad = gradient.clone() if variable._grad is None else variable._grad + gradient
+        elif variable._grad is None and variable._grad_slot is not None:
+            slot = variable._grad_slot
+            if gradient is not slot:  # NumPy copies by way of a buffer where they overlap
+                np.copyto(slot, gradient)
+            variable._grad = Tensor(slot)
         elif variable._grad is None:
             # A copy where anybody else holds the array, such as the other input of an addition.
             # A hook, too, may have returned a tensor that it keeps.
@@ -208,12 +213,14 @@ def _check_replacement(hook: Any, tensor: Tensor | None, replaced: Any) -> None:
         raise RuntimeError(f"hook {name!r} has changed the type of value (was {tensor.dtype} got {replaced.dtype})")
 
 
-class _Callbacks(threading.local):
+class _Passes(threading.local):
+    """The backward passes in progress on this thread, the innermost last: its final callbacks, and what it awaits."""
+
     def __init__(self) -> None:
-        self.stack: list[list[Callable[[], None]]] = []  # one list a backward pass in progress on this thread
+        self.stack: list[tuple[list[Callable[[], None]], dict[Node, int]]] = []
 
 
-_callbacks = _Callbacks()
+_passes = _Passes()
 
 
 def queue_callback(callback: Callable[[], None]) -> None:
@@ -222,9 +229,23 @@ def queue_callback(callback: Callable[[], None]) -> None:
     Raises:
         RuntimeError: no backward pass is running.
     """
-    if not _callbacks.stack:
+    if not _passes.stack:
         raise RuntimeError("Final callbacks can only be installed during backward pass.")
-    _callbacks.stack[-1].append(callback)
+    _passes.stack[-1][0].append(callback)
+
+
+def reachable_leaves() -> list[Tensor]:
+    """The leaves that the backward pass now running on this thread will still reach, in no particular order.
+
+    Asked in a hook of a leaf, that leaf is not among them any more. One that is may still get no gradient, where every
+    operation that uses it gives None.
+
+    Raises:
+        RuntimeError: no backward pass is running.
+    """
+    if not _passes.stack:
+        raise RuntimeError("Which leaves will be reached can only be asked during backward pass.")
+    return [leaf.variable for leaf in _passes.stack[-1][1] if isinstance(leaf, AccumulateGrad)]
 
 
 def run_backward(
@@ -292,6 +313,7 @@ def run_backward(
 
     def finish(leaf: Node) -> None:
         """Applies ``leaf``, whose last gradient has come."""
+        del awaited[leaf]
         if special or leaf.hooks is not None:
             watched(leaf, pending.pop(leaf, None))
         else:
@@ -301,7 +323,8 @@ def run_backward(
         arrive(node, output, gradient)
     state = mode.state
     before = state.enabled, state.retaining
-    _callbacks.stack.append([])
+    callbacks: list[Callable[[], None]] = []
+    _passes.stack.append((callbacks, awaited))
     try:
         state.enabled, state.retaining = create_graph, retain_graph
         with np.errstate(all="ignore"):
@@ -343,11 +366,11 @@ def run_backward(
                     for leaf in complete:
                         finish(leaf)
                     complete.clear()
-            for callback in _callbacks.stack[-1]:
+            for callback in callbacks:  # which one of them may add to
                 callback()
     finally:
         state.enabled, state.retaining = before
-        _callbacks.stack.pop()
+        _passes.stack.pop()
     return [captured.get(target) for target in targets] if targets is not None else []
 
 

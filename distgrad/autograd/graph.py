@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from ..registry import no_attribute
-from .engine import Node, _callbacks, edge_of, queue_callback
+from .engine import Node, _passes, edge_of, queue_callback
 from .grad_mode import mode
 from .tensor import Handle, Tensor
 
@@ -98,7 +98,7 @@ class _Handles:
 
 
 class _Pass(threading.local):
-    """What has come in the backward pass that is running on this thread, which its list of callbacks stands for."""
+    """What has come in the backward pass that is running on this thread, which its entry on the stack stands for."""
 
     callbacks: object = None
 
@@ -126,7 +126,7 @@ def register_multi_grad_hook(tensors: Sequence[Tensor], fn: Callable[..., None],
 
     def watch(number: int) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:
-            running = _callbacks.stack[-1]
+            running = _passes.stack[-1]
             if now.callbacks is not running:  # also where the last pass was broken off by an error
                 now.callbacks, now.arrived = running, {}
                 queue_callback(finish)

@@ -98,6 +98,7 @@ class Tensor(_Slots):
 
     # What few tensors need: the default lives on the class and costs nothing per instance.
     _grad: Tensor | None = None
+    _grad_slot: Array | None = None  # of a leaf: the memory in which a gradient that it has none of yet is to lie
     _accumulator: weakref.ref[Node] | None = None
     _hooks: dict[int, Hook] | None = None  # of a leaf; a non-leaf's hooks live on its node
     _post_accumulate_hooks: dict[int, Callable[[Tensor], None]] | None = None

@@ -132,7 +132,10 @@ class _Group:
                 world.open.discard(meeting)
                 meeting.error = _disagreement(meeting.calls, sequence)
                 if meeting.error is None:
-                    meeting.result = compute([meeting.payloads[r] for r in range(len(self.members))])
+                    try:
+                        meeting.result = compute([meeting.payloads[r] for r in range(len(self.members))])
+                    except CommunicationError as error:  # every rank is told
+                        meeting.error = str(error)
                 meeting.payloads.clear()
                 meeting.done = True
                 meeting.changed.notify_all()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import distgrad as dg
-from distgrad.autograd.engine import AccumulateGrad, queue_callback
+from distgrad.autograd.engine import AccumulateGrad, queue_callback, reachable_leaves
 from distgrad.autograd.primitive import OperationNode, Primitive
 
 
@@ -471,6 +471,69 @@ def test_a_callback_may_queue_another() -> None:
     x.register_hook(lambda g: queue_callback(first))
     (x * 1).sum().backward()
     assert order == [1, 2]
+
+
+def test_which_leaves_a_pass_will_still_reach() -> None:
+    a, b, c, unused = leaf(1.0), leaf(2.0), leaf(3.0), leaf(4.0)
+    names = {id(a): "a", id(b): "b", id(c): "c", id(unused): "unused"}
+    seen: dict[str, set[str]] = {}
+
+    def note(t: dg.Tensor) -> None:
+        seen[names[id(t)]] = {names[id(left)] for left in reachable_leaves()}
+
+    for t in (a, b, c, unused):
+        t.register_post_accumulate_grad_hook(note)
+    _ = unused * a
+    loss = ((a * b).tanh() * c).sum()
+    loss.backward(retain_graph=True)
+    assert seen == {"c": {"a", "b"}, "a": {"b"}, "b": set()} or seen == {"c": {"a", "b"}, "b": {"a"}, "a": set()}
+    seen.clear()
+    loss.backward(inputs=[b], retain_graph=True)
+    assert seen == {"b": set()}
+    seen.clear()
+    a.requires_grad_(False)  # since the graph was made: it is reached, and takes nothing
+    loss.backward()
+    assert seen.keys() == {"b", "c"}
+    with pytest.raises(RuntimeError, match="can only be asked during backward pass"):
+        reachable_leaves()
+
+
+def test_a_leaf_that_several_operations_use_is_awaited_until_the_last() -> None:
+    a, b = leaf(1.0), leaf(2.0)
+    left: list[list[dg.Tensor]] = []
+    b.register_post_accumulate_grad_hook(lambda t: left.append(reachable_leaves()))
+    ((a.tanh() * b).tanh() * a).sum().backward()
+    assert [[t is a for t in found] for found in left] == [[True]]
+    inner: list[int] = []
+
+    def hook(t: dg.Tensor) -> None:
+        with dg.enable_grad():
+            (leaf(1.0) * 2).sum().backward()  # a pass of its own, over when the question is asked
+        inner.append(len(reachable_leaves()))
+
+    b.register_post_accumulate_grad_hook(hook)
+    ((a.tanh() * b).tanh() * a).sum().backward()
+    assert inner == [1]
+
+
+def test_a_gradient_is_put_where_its_leaf_has_memory_for_it() -> None:
+    flat = np.full(5, 7.0)
+    x, y = leaf(1.0, 2.0), leaf(1.0, 2.0, 3.0)
+    x._grad_slot, y._grad_slot = flat[:2], flat[2:]
+    ((x * 3).sum() + (y * y).sum()).backward()
+    assert flat.tolist() == [3.0, 3.0, 2.0, 4.0, 6.0]
+    assert np.shares_memory(x.grad.numpy(), flat)
+    x.sum().backward()  # added in the same memory
+    assert flat.tolist() == [4.0, 4.0, 2.0, 4.0, 6.0]
+    x.grad = None
+    x.register_hook(lambda g: dg.from_numpy(flat[:2]))  # the memory itself is what arrives
+    x.sum().backward()
+    assert flat[:2].tolist() == [4.0, 4.0]
+    assert np.shares_memory(x.grad.numpy(), flat)
+    y.grad = None
+    (y * y).sum().backward(create_graph=True)  # a gradient with history is its own tensor
+    assert y.grad.requires_grad
+    assert not np.shares_memory(y.grad.detach().numpy(), flat)
 
 
 # Odd graphs ----------------------------------------------------------------------------------------------------------
