@@ -18,24 +18,62 @@ FIRST_BUCKET_BYTES = 1 << 20
 MEGABYTE = 1 << 20
 
 
-class Bucket:
-    """Some parameters and a flat array with room for all their gradients.
+class GradBucket:
+    """Some parameters and a flat array that their gradients lie in, with the methods of PyTorch's ``GradBucket``.
+
+    A communication hook gets one. Its ``buffer`` then holds this rank's gradients, each already multiplied by this
+    rank's share of the samples, so that what has to be made of them is the sum over all ranks.
+
+    Args:
+        parameters: what it holds, in the order of its memory; all of one dtype.
+        positions: where they are in the reducer's list of parameters.
+        names: what they are called in the model.
+        index: which bucket it is: they travel in this order.
+        last: whether it is the last one.
 
     Attributes:
-        parameters: what it holds, in the order of its memory.
-        indices: their positions in the reducer's list of parameters.
-        flat: ``(total number of elements,)``, of their dtype.
+        positions: as given.
+        names: as given.
+        label: what it is called in logs: "bucket 2, layer3.0.conv1.weight ... layer2.0.bn1.bias".
+        flat: ``(number of elements,)``, of the parameters' dtype.
         views: for each parameter its part of ``flat``, in the parameter's shape.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], indices: Sequence[int]) -> None:
-        self.parameters = tuple(parameters)
-        self.indices = tuple(indices)
+    def __init__(
+        self, parameters: Sequence[Tensor], positions: Sequence[int], names: Sequence[str], index: int, last: bool
+    ) -> None:
+        self._parameters = tuple(parameters)
+        self._index = index
+        self._last = last
+        self.positions = tuple(positions)
+        self.names = tuple(names)
+        through = f" ... {names[-1]}" if len(names) > 1 else ""
+        self.label = f"bucket {index}, {names[0]}{through}"
         self.flat: Array = np.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
         ends = np.cumsum([p.numel() for p in parameters]).tolist()
         self.views: tuple[Array, ...] = tuple(
             self.flat[end - p.numel() : end].reshape(p.shape) for p, end in zip(parameters, ends, strict=True)
         )
+
+    def index(self) -> int:
+        """Which bucket it is; 0 is the first to travel."""
+        return self._index
+
+    def is_last(self) -> bool:
+        """Whether no other follows in this backward pass."""
+        return self._last
+
+    def buffer(self) -> Array:
+        """All gradients as one array ``(number of elements,)``, to be overwritten in place."""
+        return self.flat
+
+    def gradients(self) -> list[Array]:
+        """Each parameter's part of ``buffer``, in its shape."""
+        return list(self.views)
+
+    def parameters(self) -> list[Tensor]:
+        """The parameters, in the order of the memory."""
+        return list(self._parameters)
 
 
 def assign_buckets(sizes: Sequence[tuple[int, str]], cap_bytes: int) -> list[list[int]]:
@@ -67,8 +105,24 @@ def assign_buckets(sizes: Sequence[tuple[int, str]], cap_bytes: int) -> list[lis
     return sorted(buckets, key=min, reverse=True)
 
 
-def make_buckets(parameters: Sequence[Tensor], cap_mb: float) -> list[Bucket]:
-    """The buckets of ``parameters``, which are in order of registration and all require a gradient."""
-    sizes = [(p.numel() * p.element_size(), str(p.dtype)) for p in parameters]
-    assignment = assign_buckets(sizes, int(cap_mb * MEGABYTE))
-    return [Bucket([parameters[i] for i in indices], indices) for indices in assignment]
+def make_buckets(
+    parameters: Sequence[Tensor], names: Sequence[str], cap_mb: float, order: Sequence[int] | None = None
+) -> list[GradBucket]:
+    """The buckets of ``parameters``, which all require a gradient.
+
+    Args:
+        parameters: in order of registration.
+        names: what they are called.
+        cap_mb: size of a bucket in MiB.
+        order: positions in the order in which gradients become final, where that is known; else the reverse of the
+            order of registration.
+    """
+    order = range(len(parameters) - 1, -1, -1) if order is None else order
+    late_first = list(order)[::-1]  # as assign_buckets expects it
+    sizes = [(parameters[i].numel() * parameters[i].element_size(), str(parameters[i].dtype)) for i in late_first]
+    assignment = [[late_first[i] for i in places] for places in assign_buckets(sizes, int(cap_mb * MEGABYTE))]
+    last = len(assignment) - 1
+    return [
+        GradBucket([parameters[i] for i in positions], positions, [names[i] for i in positions], index, index == last)
+        for index, positions in enumerate(assignment)
+    ]

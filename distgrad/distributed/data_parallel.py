@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsIndex
 
 import numpy as np
 
+from .. import tracing
 from ..autograd import Tensor, is_grad_enabled
-from ..errors import CommunicationError
-from ..nn.freeze import is_frozen
 from ..nn.module import Module
 from . import process_group
-from .communicator import Array, Communicator
-from .reducer import Reducer
+from .comm_hooks.report import Report
+from .communicator import Communicator
+from .progress import Progress, choose_progress
+from .reducer import CommHook, Reducer
+from .same_model import check_unchanged, describe, split_buffers, synchronize, verify
+from .sync_batch_norm import SyncBatchNorm
 
 
 class DistributedDataParallel(Module):
@@ -25,8 +27,13 @@ class DistributedDataParallel(Module):
     Each rank runs forward and backward on its own shard with a loss that is a mean over the shard; shards may differ in
     size and may be empty, and the gradients are weighted by the true number of samples. After ``backward`` all ranks
     hold the same bits, so that the same optimizer step keeps the parameters equal. Every rank has to call forward and
-    backward equally often. A parameter that one rank did not use counts there as a gradient of zero; one that no rank
-    used keeps the ``grad`` it had, as with PyTorch's ``find_unused_parameters=True``.
+    backward equally often, or to leave early inside ``join``. A parameter that one rank did not use counts there as a
+    gradient of zero; one that no rank used keeps the ``grad`` it had, as with ``find_unused_parameters=True`` in
+    PyTorch, which costs nothing here. The graph may differ from step to step and from rank to rank.
+
+    Gradients travel in buckets while the backward pass goes on; ``progress`` says who carries them. They lie in the
+    buckets' memory: as with PyTorch's ``gradient_as_bucket_view``, but a gradient tensor that you keep after
+    ``zero_grad`` gets memory of its own before the next backward pass (views of it, and NumPy arrays, do not).
 
     On construction all ranks check that they have built the same model, and then receive rank 0's values: trainable
     parameters, and the buffers of modules that are not frozen, by one broadcast. What is frozen (``requires_grad`` is
@@ -42,43 +49,132 @@ class DistributedDataParallel(Module):
 
     Args:
         module: the model, the same on every rank; attribute ``module``.
-        communicator: the ranks; default: those of ``distgrad.distributed.init``.
-        bucket_cap_mb: MiB of gradients that are reduced in one message.
+        communicator: the ranks; default: those of ``distgrad.distributed.init``. Messages go over a duplicate of it.
+        bucket_cap_mb: MiB of gradients that are reduced in one message; the first message is of at most 1 MiB.
+        progress: "thread": a thread that spends its time inside of MPI, for which a core should be free; "patient": a
+            thread that looks in and sleeps; "poll": the backward pass looks in after each gradient; "none": all at the
+            end; "auto": what a short trial finds fastest here. The attribute of this name says what and why.
+        gradient_as_bucket_view: let gradients lie in the buckets; False copies them in and out.
 
     Raises:
         CommunicationError: the ranks have different models: raised on every rank, naming the first difference.
         RuntimeError: no parameter requires a gradient; or, in forward, a parameter was replaced, frozen, unfrozen or
             converted after wrapping.
-        ValueError: ``bucket_cap_mb`` is not positive.
+        ValueError: ``bucket_cap_mb`` is not positive, or there is no such ``progress``.
     """
 
     _captures = False  # forward arms the reducer; what is inside can be compiled
 
-    def __init__(self, module: Module, communicator: Communicator | None = None, bucket_cap_mb: float = 25) -> None:
+    def __init__(
+        self,
+        module: Module,
+        communicator: Communicator | None = None,
+        bucket_cap_mb: float = 25,
+        progress: str = "auto",
+        gradient_as_bucket_view: bool = True,
+    ) -> None:
         super().__init__()
         if not bucket_cap_mb > 0:
             raise ValueError(f"DistributedDataParallel: bucket_cap_mb is {bucket_cap_mb}, must be above 0")
         self.module = module
         self._communicator = process_group.communicator() if communicator is None else communicator
-        self._wrapped = _description(module)
-        _verify(self._communicator, module, bucket_cap_mb)
-        trainable = [p for p in module.parameters() if p.requires_grad]
-        if not trainable:
+        self._wrapped = describe(module)
+        verify(self._communicator, module, {"bucket_cap_mb": bucket_cap_mb, "progress": progress})
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        if not named:
             raise RuntimeError(
                 "DistributedDataParallel is not needed when a module doesn't have any parameters that require a "
                 "gradient."
             )
+        names, trainable = [name for name, _ in named], [p for _, p in named]
         frozen = [p for p in module.parameters() if not p.requires_grad]
-        moving_buffers, frozen_buffers = _split_buffers(module)
-        _synchronize(self._communicator, trainable + moving_buffers, frozen + frozen_buffers)
-        self._reducer = Reducer(trainable, self._communicator, bucket_cap_mb)
+        moving_buffers, frozen_buffers = split_buffers(module)
+        synchronize(self._communicator, trainable + moving_buffers, frozen + frozen_buffers)
+        octets = sum(p.numel() * p.element_size() for p in trainable)
+        self.progress: Progress = choose_progress(progress, self._communicator, octets)
+        self._reducer = Reducer(
+            trainable, names, self._communicator, bucket_cap_mb, self.progress, gradient_as_bucket_view
+        )
+        for layer in module.modules():
+            if isinstance(layer, SyncBatchNorm):
+                layer.weigh_by(self._reducer)
+        self._synchronizes = True
+        self._joining: _Join | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the module; when gradients are recorded, the next ``backward`` will be reduced over all ranks."""
         if is_grad_enabled():
-            _check_unchanged(self._wrapped, _description(self.module))
-            self._reducer.prepare(_count_samples([*args, *kwargs.values()]))
-        return self.module(*args, **kwargs)
+            check_unchanged(self._wrapped, describe(self.module))
+            self._reducer.prepare(_count_samples([*args, *kwargs.values()]), self._synchronizes)
+            if self._joining is not None and self._synchronizes:
+                self._joining.step()
+        with tracing.span("forward"):
+            return self.module(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Inside, gradients add up on each rank; the first backward pass of a forward outside reduces their sums.
+
+        For large batches in several parts, as in PyTorch. The samples of all parts count: where every part's loss is
+        divided by the number of parts, and they are of equal size, the result is the gradient of the mean over all.
+        """
+        before, self._synchronizes = self._synchronizes, False
+        try:
+            yield
+        finally:
+            self._synchronizes = before
+
+    @contextlib.contextmanager
+    def join(self, enable: bool = True, throw_on_early_termination: bool = False) -> Iterator[None]:
+        """For ranks with uneven numbers of batches: who comes to the end early keeps the others company.
+
+        Wrap the loop over batches. A rank that leaves the loop takes part in the gradients of the others with no sample
+        until all have left; then all receive parameters and buffers of the rank that took the most steps. Its own
+        optimizer has not taken those steps, so its momentum is behind, as in PyTorch. Only what this wrapper
+        communicates is matched: no other collective may be called inside. Not needed with ``data.GlobalBatchSampler``,
+        which gives every rank the same number of batches.
+
+        Args:
+            enable: False changes nothing.
+            throw_on_early_termination: raise RuntimeError on every rank as soon as one runs out of batches.
+        """
+        if not enable:
+            yield
+            return
+        joining = self._joining = _Join(self._reducer, throw_on_early_termination)
+        try:
+            yield
+        finally:
+            self._joining = None
+        steps = joining.finish()
+        ranks = self._communicator
+        furthest = int(ranks.all_gather(np.array(steps)).argmax())  # the first of those with the most
+        moving_buffers, _ = split_buffers(self.module)
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        synchronize(ranks, trained + moving_buffers, [], src=furthest)
+
+    def register_comm_hook(self, state: Any, hook: CommHook) -> None:
+        """Lets ``hook(state, bucket)`` reduce the buckets from now on; see :mod:`distgrad.distributed.comm_hooks`.
+
+        The hook is called by the channel that ``progress`` names, so maybe in another thread, with the same buckets in
+        the same order on every rank. It overwrites ``bucket.buffer()`` by the sum over all ranks, or what it takes for
+        it, the same bits on every rank, and returns a :class:`~distgrad.distributed.comm_hooks.Report`.
+
+        Args:
+            state: what the hook keeps, or None. A ``communicator`` attribute of it that is None is set to the one that
+                buckets go over; None as a whole becomes that communicator.
+            hook: the function.
+        """
+        if state is None:
+            state = self._reducer.communicator
+        elif getattr(state, "communicator", self) is None:
+            state.communicator = self._reducer.communicator
+        self._reducer.set_hook(state, hook)
+
+    @property
+    def reports(self) -> list[Report]:
+        """What the communication hook has said about each bucket of the last backward pass, in their order."""
+        return list(self._reducer.reports)
 
     def set_samples(self, samples: SupportsIndex) -> None:
         """Weights this rank's next backward pass by ``samples``; called at any time before that ``backward``.
@@ -99,137 +195,34 @@ class DistributedDataParallel(Module):
 
         Buffers of frozen modules are compared by digest and sent only if they differ.
         """
-        _synchronize(self._communicator, *_split_buffers(self.module))
+        synchronize(self._communicator, *split_buffers(self.module))
 
 
-# ---- One model everywhere
+class _Join:
+    """A loop that ranks may leave early."""
 
+    def __init__(self, reducer: Reducer, strict: bool) -> None:
+        self._reducer = reducer
+        self._strict = strict
+        self._steps = 0
 
-def _verify(communicator: Communicator, module: Module, bucket_cap_mb: float) -> None:
-    """Raises on every rank unless names, shapes, dtypes and requires_grad agree."""
-    mine = {
-        "parameter": [[n, list(p.shape), str(p.dtype), p.requires_grad] for n, p in module.named_parameters()],
-        "buffer": [[n, list(b.shape), str(b.dtype)] for n, b in module.named_buffers()],
-        "bucket_cap_mb": bucket_cap_mb,
-    }
-    texts = communicator.all_gather_bytes(json.dumps(mine).encode())
-    if any(text != texts[0] for text in texts):
-        difference = _first_difference([json.loads(text) for text in texts])
-        raise CommunicationError(f"{difference}; every rank must wrap the same model in DistributedDataParallel")
+    def step(self) -> None:
+        """Counts a step that this rank begins."""
+        self._check(self._reducer.active)
+        self._steps += 1
 
+    def finish(self) -> int:
+        """Keeps the others company until all have left; how many steps this rank took."""
+        while active := self._reducer.shadow():
+            self._check(active)
+        return self._steps
 
-def _first_difference(descriptions: Sequence[Mapping[str, Any]]) -> str:
-    for kind in ("parameter", "buffer"):
-        tables = [description[kind] for description in descriptions]
-        for position in range(max(map(len, tables))):
-            for rank in range(1, len(tables)):
-                difference = _compare(kind, position, tables[0], tables[rank], rank)
-                if difference is not None:
-                    return difference
-    caps = [description["bucket_cap_mb"] for description in descriptions]
-    rank = next(rank for rank, cap in enumerate(caps) if cap != caps[0])
-    return f"bucket_cap_mb is {caps[0]} on rank 0 but {caps[rank]} on rank {rank}"
-
-
-def _compare(kind: str, position: int, first: list[list[Any]], other: list[list[Any]], rank: int) -> str | None:
-    """What sets rank 0's entry apart from that of ``rank``, or None."""
-    if position >= min(len(first), len(other)):
-        if len(first) == len(other):
-            return None
-        present, absent = (0, rank) if len(first) > len(other) else (rank, 0)
-        name = max(first, other, key=len)[position][0]
-        return (
-            f"{kind} {name!r} exists on rank {present} but not on rank {absent} ({len(first)} {kind}s on rank 0, "
-            f"{len(other)} on rank {rank})"
-        )
-    mine, theirs = first[position], other[position]
-    if mine[0] != theirs[0]:
-        return f"{kind} {position} is {mine[0]!r} on rank 0 but {theirs[0]!r} on rank {rank}"
-    for field, a, b in zip(("shape", "dtype", "requires_grad"), mine[1:], theirs[1:], strict=False):
-        if a != b:
-            return f"{kind} {mine[0]!r} has {field} {a} on rank 0 but {b} on rank {rank}"
-    return None
-
-
-def _description(module: Module) -> list[tuple[str, Tensor, np.dtype[Any], bool]]:
-    return [(name, p, p.dtype, p.requires_grad) for name, p in module.named_parameters()]
-
-
-def _check_unchanged(
-    before: list[tuple[str, Tensor, np.dtype[Any], bool]], now: list[tuple[str, Tensor, np.dtype[Any], bool]]
-) -> None:
-    """Raises if the parameters are not those that the buckets were made for."""
-    cure = "change the model before DistributedDataParallel wraps it, or wrap it again"
-    for (name, parameter, dtype, required), (name_now, parameter_now, dtype_now, required_now) in zip(
-        before, now, strict=False
-    ):
-        if name != name_now or parameter is not parameter_now:
-            raise RuntimeError(f"parameter {name_now!r} was replaced after wrapping; {cure}")
-        if required != required_now:
-            raise RuntimeError(f"requires_grad of parameter {name!r} became {required_now} after wrapping; {cure}")
-        if dtype != dtype_now:
-            raise RuntimeError(f"parameter {name!r} became {dtype_now} from {dtype} after wrapping; {cure}")
-    if len(before) != len(now):
-        raise RuntimeError(f"the module has {len(now)} parameters but had {len(before)} when wrapped; {cure}")
-
-
-# ---- The same values everywhere
-
-
-def _split_buffers(module: Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Buffers that may move, and those of modules frozen by ``nn.freeze`` or in that all their parameters are."""
-    tables: dict[bool, list[Tensor]] = {False: [], True: []}
-    seen: set[int] = set()
-    for child in module.modules():
-        own = list(child.parameters(recurse=False))
-        frozen = not any(p.requires_grad for p in own) if own else is_frozen(child)
-        for buffer in child.buffers(recurse=False):
-            if id(buffer) not in seen:
-                seen.add(id(buffer))
-                tables[frozen].append(buffer)
-    return tables[False], tables[True]
-
-
-def _synchronize(communicator: Communicator, moving: Sequence[Tensor], frozen: Sequence[Tensor]) -> None:
-    """Rank 0's values on every rank: of ``moving`` in any case, of ``frozen`` only where they differ."""
-    if communicator.world_size == 1:
-        return
-    _broadcast(communicator, moving)
-    if frozen:
-        digests = communicator.all_gather_bytes(_digest(frozen))
-        if any(digest != digests[0] for digest in digests):
-            _broadcast(communicator, frozen)
-
-
-def _broadcast(communicator: Communicator, tensors: Sequence[Tensor]) -> None:
-    """All of them in one message."""
-    if not tensors:
-        return
-    packed = np.concatenate([_bytes_of(tensor) for tensor in tensors])
-    communicator.broadcast(packed)
-    if communicator.rank == 0:
-        return
-    start = 0
-    for tensor in tensors:
-        array = tensor.detach().numpy()
-        array[...] = packed[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-        tensor._changed()
-        start += array.nbytes
-
-
-def _digest(tensors: Iterable[Tensor]) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in tensors:
-        digest.update(_bytes_of(tensor).data)
-    return digest.digest()
-
-
-def _bytes_of(tensor: Tensor) -> Array:
-    """The elements in row-major order as ``(bytes,)``."""
-    return np.ascontiguousarray(tensor.detach().numpy()).reshape(-1).view(np.uint8)
-
-
-# ---- How many samples
+    def _check(self, active: int) -> None:
+        if self._strict and active < self._reducer.communicator.world_size:
+            raise RuntimeError(
+                f"join: {self._reducer.communicator.world_size - active} of {self._reducer.communicator.world_size} "
+                "ranks have no batches left (throw_on_early_termination=True)"
+            )
 
 
 def _count_samples(values: Iterable[Any]) -> int | None:

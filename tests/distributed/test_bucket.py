@@ -70,9 +70,19 @@ def test_same_rule_as_pytorch() -> None:
 
 def test_views_share_the_flat_memory() -> None:
     parameters = [Tensor(np.zeros(shape, dtype=np.float32), requires_grad=True) for shape in [(2, 3), (), (0, 4), (5,)]]
-    (bucket,) = make_buckets(parameters, 25)
-    assert bucket.indices == (3, 2, 1, 0) and bucket.flat.shape == (12,) and bucket.flat.dtype == np.float32
+    (bucket,) = make_buckets(parameters, ["a", "b", "c", "d"], 25)
+    assert bucket.positions == (3, 2, 1, 0) and bucket.flat.shape == (12,) and bucket.flat.dtype == np.float32
     for number, view in enumerate(bucket.views):
         view[...] = number
     assert bucket.flat.tolist() == [0] * 5 + [2] + [3] * 6
-    assert [view.shape for view in bucket.views] == [(5,), (0, 4), (), (2, 3)]
+    assert [view.shape for view in bucket.gradients()] == [(5,), (0, 4), (), (2, 3)]
+    assert bucket.buffer() is bucket.flat and bucket.parameters() == parameters[::-1]
+    assert (bucket.names, bucket.label) == (("d", "c", "b", "a"), "bucket 0, d ... a")
+    assert bucket.index() == 0 and bucket.is_last()
+
+
+def test_a_known_order_is_that_of_the_memory() -> None:
+    parameters = [Tensor(np.zeros(n), requires_grad=True) for n in (3, 1, 2)]
+    buckets = make_buckets(parameters, ["a", "b", "c"], 16 / MEGABYTE, order=[1, 2, 0])
+    assert [bucket.names for bucket in buckets] == [("b", "c"), ("a",)]
+    assert [(bucket.index(), bucket.is_last()) for bucket in buckets] == [(0, False), (1, True)]

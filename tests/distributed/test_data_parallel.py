@@ -452,7 +452,7 @@ def test_frozen_parts_are_neither_sent_nor_reduced() -> None:
         model = DistributedDataParallel(module, counted)  # type: ignore[arg-type]
         assert module.head.seen.tolist() == [0] and module.head.flag.item() is True
         np.testing.assert_array_equal(module.head.weight.detach().numpy(), Backbone(0).head.weight.detach().numpy())
-        in_buckets = [p for bucket in model._reducer.buckets for p in bucket.parameters]
+        in_buckets = [p for bucket in model._reducer.buckets for p in bucket.parameters()]
         assert {id(p) for p in in_buckets} == {id(module.head.weight), id(module.head.bias)}
         assert module.body.weight._post_accumulate_hooks is None
         constructed = counted.broadcasts.copy()
@@ -646,6 +646,11 @@ class Counting:
         self._ranks = ranks
         self.sent: list[tuple[str, int]] = []
 
+    def duplicate(self) -> Counting:
+        other = Counting(self._ranks.duplicate())
+        other.sent = self.sent
+        return other
+
     def all_reduce(self, array: Any, op: Any = "sum") -> None:
         self.sent.append(("all_reduce", array.nbytes))
         self._ranks.all_reduce(array, op)
@@ -678,6 +683,6 @@ def test_of_a_frozen_resnet18_only_the_classifier_travels() -> None:
 
     for sent in threads.run(2, step):
         assert [entry for entry in sent if entry[0] == "broadcast"] == [("broadcast", classifier)]
-        header = 8 * (1 + 2)  # the number of samples, and which of the two parameters were used
+        header = 8 * (2 + 2)  # samples, whether there are batches left, which of the two parameters are reached
         reduced = [size for kind, size in sent if kind == "all_reduce"]
         assert reduced[0] == header and sum(reduced[1:]) == classifier
