@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -131,6 +131,8 @@ class AccumulateGrad(Node):
             return ()
         if variable._hooks:
             gradient = run_hooks(variable._hooks.values(), gradient, create_graph)
+        if variable._taker is not None and variable._taker(gradient):
+            return ()
         if create_graph:
             # A copy for the reason below, recorded.
             variable._grad = gradient.clone() if variable._grad is None else variable._grad + gradient
@@ -213,11 +215,20 @@ def _check_replacement(hook: Any, tensor: Tensor | None, replaced: Any) -> None:
         raise RuntimeError(f"hook {name!r} has changed the type of value (was {tensor.dtype} got {replaced.dtype})")
 
 
+class _Running(NamedTuple):
+    """A backward pass in progress: its final callbacks, what leaves await, what has arrived, and how a leaf ends."""
+
+    callbacks: list[Callable[[], None]]
+    awaited: dict[Node, int]
+    pending: dict[Node, Any]
+    finish: Callable[[Node], None]
+
+
 class _Passes(threading.local):
-    """The backward passes in progress on this thread, the innermost last: its final callbacks, and what it awaits."""
+    """The backward passes in progress on this thread, the innermost last."""
 
     def __init__(self) -> None:
-        self.stack: list[tuple[list[Callable[[], None]], dict[Node, int]]] = []
+        self.stack: list[_Running] = []
 
 
 _passes = _Passes()
@@ -231,7 +242,7 @@ def queue_callback(callback: Callable[[], None]) -> None:
     """
     if not _passes.stack:
         raise RuntimeError("Final callbacks can only be installed during backward pass.")
-    _passes.stack[-1][0].append(callback)
+    _passes.stack[-1].callbacks.append(callback)
 
 
 def reachable_leaves() -> list[Tensor]:
@@ -245,7 +256,23 @@ def reachable_leaves() -> list[Tensor]:
     """
     if not _passes.stack:
         raise RuntimeError("Which leaves will be reached can only be asked during backward pass.")
-    return [leaf.variable for leaf in _passes.stack[-1][1] if isinstance(leaf, AccumulateGrad)]
+    return [leaf.variable for leaf in _passes.stack[-1].awaited if isinstance(leaf, AccumulateGrad)]
+
+
+def awaits_one(leaf: Node) -> bool:
+    """Whether ``leaf`` awaits one more gradient of the running backward pass, and none has come yet."""
+    running = _passes.stack[-1]
+    return running.awaited.get(leaf) == 1 and leaf not in running.pending
+
+
+def hand_over(leaf: Node, gradient: Gradient) -> None:
+    """Gives ``leaf``, which ``awaits_one``, its gradient at once.
+
+    For a node that makes the gradients of many leaves one by one: it returns None for those that it has handed over.
+    """
+    running = _passes.stack[-1]
+    running.pending[leaf] = gradient
+    running.finish(leaf)
 
 
 def run_backward(
@@ -324,7 +351,7 @@ def run_backward(
     state = mode.state
     before = state.enabled, state.retaining
     callbacks: list[Callable[[], None]] = []
-    _passes.stack.append((callbacks, awaited))
+    _passes.stack.append(_Running(callbacks, awaited, pending, finish))
     try:
         state.enabled, state.retaining = create_graph, retain_graph
         with np.errstate(all="ignore"):
@@ -357,7 +384,7 @@ def run_backward(
                             pending[target] = added(pending[target], part)
                         else:
                             pending[target] = part
-                    if not target.edges:
+                    if not target.edges and target in awaited:  # else it has been handed over
                         awaited[target] = left = awaited[target] - 1
                         if not left:
                             complete.append(target)

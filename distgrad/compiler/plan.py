@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor
-from ..autograd.engine import Node, edge_of
+from ..autograd.anomaly import anomaly
+from ..autograd.engine import AccumulateGrad, Node, awaits_one, edge_of, hand_over
 from ..autograd.grad_mode import mode
 from ..autograd.tensor import Array
 from ..func.pytree import unflatten
@@ -48,6 +49,12 @@ class Plan:
         self._state: list[Any] | None = None
         # the tensors that gradients go to, in the order of the node's edges
         self.targets = [v for v in (*graph.inputs, *self.externals) if v.differentiable]
+        # of each step, those whose gradients are complete after its backward, and how many steps make each
+        self.users = {v: [step.number for step in self.steps if v in step.inputs] for v in self.targets}
+        self.completes: list[list[int]] = [[] for _ in self.steps]
+        for number, value in enumerate(self.targets):
+            if self.users[value]:
+                self.completes[min(self.users[value])].append(number)
 
     def _last_uses(self) -> list[list[int]]:
         """For each step the places that nobody reads after it."""
@@ -168,13 +175,39 @@ class PlanNode(Node):
             if part is not None and value.differentiable:
                 run.add_gradient(plan.places[value], part, owned=False)
         retaining = mode.state.retaining
+        early = self._early(run)
         for step in reversed(plan.steps):
             step.backward(run)
             if not retaining:
                 run.kept[step.number] = None  # at once: the gradients that are to come take its memory
+            if early:
+                for number in plan.completes[step.number]:
+                    found = run.take_gradient(plan.places[plan.targets[number]]) if number in early else None
+                    if found is not None:
+                        hand_over(early.pop(number), found[0])
         plan.put_back(run)
-        found = [run.take_gradient(plan.places[value]) for value in plan.targets]
-        return [None if part is None else part[0] for part in found]
+        run.gradient_memory = {}
+        taken = [run.take_gradient(plan.places[value]) for value in plan.targets]
+        return [None if part is None else part[0] for part in taken]
+
+    def _early(self, run: Run) -> dict[int, Node]:
+        """The leaves whose gradients somebody wants as soon as they are final: those that have a place for them.
+
+        Where nothing else has come and one step makes a gradient, that step writes to the place itself.
+        """
+        early: dict[int, Node] = {}
+        if self.hooks is not None or anomaly.enabled:  # they see all gradients together
+            return early
+        for number, (value, edge) in enumerate(zip(self._plan.targets, self.edges, strict=True)):
+            if edge is None or not isinstance(edge[0], AccumulateGrad):
+                continue
+            slot = edge[0].variable._grad_slot
+            if slot is None or not awaits_one(edge[0]):
+                continue
+            early[number] = edge[0]
+            if edge[0].variable._grad is None and len(self._plan.users[value]) == 1:
+                run.gradient_memory[self._plan.places[value]] = slot
+        return early
 
     def release(self) -> None:
         """Gives the memory back to the pool."""

@@ -28,14 +28,16 @@ class Run:
         pool: memory for arrays that live beyond a step.
         space: scratch memory within a step.
         again: (H, W, N, C) values that the backward pass has computed a second time, by place.
+        gradient_memory: where the only step that says something about a parameter's gradient should write it, by place.
     """
 
-    __slots__ = ("_destinations", "_grads", "again", "kept", "pool", "space", "values")
+    __slots__ = ("_destinations", "_grads", "again", "gradient_memory", "kept", "pool", "space", "values")
 
     def __init__(self, places: int, steps: int, pool: Pool, space: Workspace) -> None:
         self.values: list[Any] = [None] * places
         self.kept: list[Any] = [None] * steps
         self.again: dict[int, Array] = {}
+        self.gradient_memory: dict[int, Array] = {}
         self.pool = pool
         self.space = space
         self._grads: list[tuple[Array, bool] | None] = []
@@ -54,6 +56,11 @@ class Run:
     def start_backward(self) -> None:
         """Forgets the gradients of a pass before."""
         self._grads = [None] * len(self.values)
+
+    def empty_gradient(self, place: int, value: Value) -> Array:
+        """Memory for the gradient of a parameter, in its shape and row-major order."""
+        found = self.gradient_memory.get(place)
+        return np.empty(value.shape, value.dtype) if found is None else found
 
     def add_gradient(self, place: int, gradient: Array, owned: bool) -> None:
         """Adds what one user of a value says about it.
