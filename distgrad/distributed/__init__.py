@@ -17,21 +17,28 @@ from .process_group import (
     broadcast,
     communicator,
     destroy,
+    from_mpi4py,
     init,
     is_initialized,
     local_rank,
     local_world_size,
+    new_group,
     rank,
+    split,
     use,
     world_size,
 )
 from .single import SingleCommunicator
+from .sync_batch_norm import SyncBatchNorm
+from .zero_redundancy_optimizer import ZeroRedundancyOptimizer
 
 __all__ = [
     "Communicator",
     "DistributedDataParallel",
     "ReduceOp",
     "SingleCommunicator",
+    "SyncBatchNorm",
+    "ZeroRedundancyOptimizer",
     "abort",
     "all_gather",
     "all_reduce",
@@ -40,11 +47,14 @@ __all__ = [
     "communicator",
     "destroy",
     "failure",
+    "from_mpi4py",
     "init",
     "is_initialized",
     "local_rank",
     "local_world_size",
+    "new_group",
     "rank",
+    "split",
     "threads",
     "use",
     "world_size",

@@ -6,30 +6,37 @@ The names are those of ``torch.distributed``. Before ``init`` a program is alone
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import NoReturn, overload
+from typing import TYPE_CHECKING, NoReturn, overload
 
 from ..autograd import Tensor
 from ..errors import CommunicationError
 from . import failure
 from .communicator import Array, Communicator, ReduceOp
 from .environment import detect
+from .monitored import MonitoredCommunicator, monitor
 from .single import SingleCommunicator
+
+if TYPE_CHECKING:
+    from .mpi import MPI
 
 _of_process: Communicator | None = None
 # Threads that simulate ranks each have their own; it hides the one of the process.
 _of_context: ContextVar[Communicator | None] = ContextVar("distgrad_communicator", default=None)
 
 
-def init(backend: str | Communicator | None = None) -> Communicator:
+def init(backend: str | Communicator | MPI.Intracomm | None = None) -> Communicator:
     """Joins the other ranks. Every rank calls it, before anything that communicates; calling it again does nothing.
 
-    Under MPI an exception that nobody catches on one rank now ends all ranks; see :mod:`distgrad.distributed.failure`.
+    Under MPI an exception that nobody catches on one rank now ends all ranks (:mod:`distgrad.distributed.failure`), and
+    so does a collective that lasts longer than ``DISTGRAD_TIMEOUT`` seconds, by default 600
+    (:mod:`distgrad.distributed.watchdog`).
 
     Args:
-        backend: "mpi"; "single" (this process alone); a communicator of your own; or None: "mpi" when an MPI launcher
-            (mpirun, mpiexec, srun with an MPI plugin) started this process, else "single", which never loads mpi4py.
+        backend: "mpi"; "single" (this process alone); a communicator of your own, or one of mpi4py, whose processes are
+            then the ranks (distgrad works on a duplicate of it); or None: "mpi" when an MPI launcher (mpirun, mpiexec,
+            srun with an MPI plugin) started this process, else "single", which never loads mpi4py.
 
     Returns:
         The communicator in use.
@@ -58,6 +65,8 @@ def init(backend: str | Communicator | None = None) -> Communicator:
             f"init: backend is {backend!r}, must be 'mpi', 'single' or a Communicator (ranks as threads are started "
             "by distgrad.distributed.threads.run)"
         )
+    elif type(backend).__module__.partition(".")[0] == "mpi4py":
+        _of_process = _watched(from_mpi4py(backend))
     else:
         _of_process = backend
     return _of_process
@@ -79,14 +88,23 @@ def _start_mpi() -> Communicator:
             "the launcher belongs to another MPI than the library that mpi4py has loaded; use the mpirun of that "
             "library, and with srun the --mpi option that it supports"
         )
-    if world.world_size > 1:
-        failure.install(world)
-    return world
+    return _watched(world)
+
+
+def _watched(world: Communicator) -> Communicator:
+    """``world`` with a watchdog, and so that a failure of one rank ends all."""
+    if world.world_size == 1:
+        return world
+    watched = monitor(world)
+    failure.install(watched)
+    return watched
 
 
 def destroy() -> None:
     """Forgets the communicator of this process, so that ``init`` can be called anew. MPI itself stays initialised."""
     global _of_process
+    if isinstance(_of_process, MonitoredCommunicator):
+        _of_process.stop()
     _of_process = None
     failure.uninstall()
 
@@ -104,6 +122,46 @@ def use(communicator: Communicator) -> Iterator[Communicator]:
 def _present() -> Communicator | None:
     of_context = _of_context.get()
     return _of_process if of_context is None else of_context
+
+
+def from_mpi4py(comm: MPI.Intracomm) -> Communicator:
+    """The processes of an mpi4py communicator, for a part of a program that is not all of it. A collective over them.
+
+    distgrad works on a duplicate, and never touches ``MPI.COMM_WORLD``. Give what this returns to
+    ``DistributedDataParallel``, or make it the default inside ``with use(...)``; for a whole program there is
+    ``init(comm)``.
+
+    Args:
+        comm: an intracommunicator, such as ``MPI.COMM_WORLD.Split(...)``.
+    """
+    from .mpi import MPICommunicator
+
+    return MPICommunicator(comm)
+
+
+def split(color: int | None, key: int | None = None) -> Communicator | None:
+    """The ranks that pass the same ``color`` as a communicator of their own, such as two models on two halves.
+
+    Every rank calls it. Arguments as for :meth:`Communicator.split`.
+    """
+    return communicator().split(color, key)
+
+
+def new_group(ranks: Sequence[int]) -> Communicator | None:
+    """A communicator of ``ranks``, in this order, as in ``torch.distributed``; None for a rank that is not among them.
+
+    Every rank calls it with the same ``ranks``, also those that do not belong to them.
+
+    Raises:
+        ValueError: none, a rank twice, or one that there is not.
+    """
+    everyone = communicator()
+    if not ranks or len(set(ranks)) != len(ranks) or not 0 <= min(ranks) <= max(ranks) < everyone.world_size:
+        raise ValueError(
+            f"new_group: ranks are {list(ranks)}; they must be different ones from 0 to {everyone.world_size - 1}"
+        )
+    mine = everyone.rank in ranks
+    return everyone.split(0 if mine else None, ranks.index(everyone.rank) if mine else None)
 
 
 def is_initialized() -> bool:
