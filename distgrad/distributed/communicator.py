@@ -43,6 +43,7 @@ class Communicator(Protocol):
         local_rank: this rank among those on its host, from 0.
         local_world_size: how many ranks there are on this host.
         hostname: the host this rank runs on.
+        concurrent: whether several threads of a rank may communicate at once, each on a communicator of its own.
     """
 
     @property
@@ -57,6 +58,8 @@ class Communicator(Protocol):
     def local_world_size(self) -> int: ...  # noqa: D102
     @property
     def hostname(self) -> str: ...  # noqa: D102
+    @property
+    def concurrent(self) -> bool: ...  # noqa: D102
 
     def all_reduce(self, array: Array, op: ReduceOp = "sum") -> None:
         """Combines ``array`` over all ranks, in place and with the same bits on every rank.

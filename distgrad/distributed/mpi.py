@@ -33,6 +33,7 @@ from .shared_memory import map_shared
 
 CHUNK_BYTES = 1 << 30  # far below 2**31 - 1, and large enough that the cut costs nothing
 
+_SUMMED = frozenset("fdbBhHiIlLqQ")  # dtypes, by their letters, that MPI adds up as they are
 _OPS: dict[str, Any] = {"sum": MPI.SUM, "prod": MPI.PROD, "min": MPI.MIN, "max": MPI.MAX}
 
 
@@ -70,6 +71,7 @@ class MPICommunicator:
         self.rank: int = self._comm.Get_rank()
         self.world_size: int = self._comm.Get_size()
         self.hostname: str = MPI.Get_processor_name()
+        self.concurrent: bool = MPI.Query_thread() >= MPI.THREAD_MULTIPLE
         host = self._comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
         self.local_rank: int = host.Get_rank()
         self.local_world_size: int = host.Get_size()
@@ -77,6 +79,12 @@ class MPICommunicator:
 
     def all_reduce(self, array: Array, op: ReduceOp = "sum") -> None:
         """Combines ``array`` over all ranks in place; see :class:`~distgrad.distributed.Communicator`."""
+        if type(array) is np.ndarray and op == "sum":  # the usual case: nothing to convert, and small ones are many
+            flags, dtype = array.flags, array.dtype
+            plain = dtype.char in _SUMMED and dtype.isnative and flags.c_contiguous and flags.writeable
+            if plain and array.nbytes <= CHUNK_BYTES:
+                self._comm.Allreduce(MPI.IN_PLACE, array, MPI.SUM)
+                return
         check_reduce(array, op)
         if op in ("min", "max") and array.dtype.kind == "f":
             # What MPI_MIN and MPI_MAX make of a NaN depends on the order of the ranks; integers have no NaN.

@@ -42,6 +42,7 @@ class SingleCommunicator:
     world_size = 1
     local_rank = 0
     local_world_size = 1
+    concurrent = True
 
     @property
     def hostname(self) -> str:

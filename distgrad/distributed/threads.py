@@ -20,9 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import CommunicationError
+from ..ops.random import default_generator, replace_default
 from . import process_group
 from .communicator import (
     Array,
+    Communicator,
     ReduceOp,
     check_all_to_all,
     check_broadcast,
@@ -32,6 +34,7 @@ from .communicator import (
     check_reduce,
     check_start,
 )
+from .monitored import MonitoredCommunicator
 
 R = TypeVar("R")
 
@@ -202,6 +205,7 @@ class ThreadCommunicator:
     """
 
     backend = "threads"
+    concurrent = True
 
     def __init__(self, group: _Group, rank: int) -> None:
         self._group = group
@@ -358,6 +362,8 @@ def run(
     timeout: float = 60.0,
     delay: Delay | None = None,
     ranks_per_host: int | None = None,
+    watch: float = 0.0,
+    check: bool = False,
 ) -> list[R]:
     """Calls ``function(*args)`` on ``world_size`` ranks, each a thread of this process.
 
@@ -372,6 +378,8 @@ def run(
         delay: ``delay(rank, sequence)`` gives the seconds that a rank waits before it enters its ``sequence``-th
             collective, counted from 0; by it a test forces a schedule.
         ranks_per_host: pretend that every so many ranks share a host, named "host0", "host1", …; default: all on one.
+        watch: seconds that a collective may take before the watchdog ends the run; 0: there is none.
+        check: whether ranks compare what they are about to do before each collective.
 
     Returns:
         What each rank returned, in rank order.
@@ -389,10 +397,24 @@ def run(
     group = _Group(world, range(world_size))
     results: dict[int, R] = {}
     first: list[BaseException] = []
+    watching: list[MonitoredCommunicator] = []
+
+    def broken(report: str) -> None:
+        world.fail(None, report)
+
+    def watched(rank: int) -> Communicator:
+        communicator = ThreadCommunicator(group, rank)
+        if not (watch or check) or world_size == 1:
+            return communicator
+        monitored = MonitoredCommunicator(communicator, end=broken, threads=(threading.get_ident(),))
+        watching.append(monitored)
+        monitored.configure(watch, check)
+        return monitored
 
     def body(rank: int) -> None:
+        replace_default(default_generator.clone_state())  # as each process has its own
         try:
-            with process_group.use(ThreadCommunicator(group, rank)):
+            with process_group.use(watched(rank)):
                 results[rank] = function(*args)
         except BaseException as error:
             if world.fail(rank, f"rank {rank} failed with {type(error).__name__}: {error}"):
@@ -412,6 +434,9 @@ def run(
     except BaseException:  # Ctrl-C in the thread that waits for all
         world.fail(None, "the run was interrupted")
         raise
+    finally:
+        for monitored in watching:
+            monitored.stop()
     if first:
         raise first[0]
     if world.failure is not None:  # the SystemExit of an abort() was caught by the rank itself
