@@ -20,8 +20,10 @@ from .communicator import Array, Communicator, Work
 
 Task: TypeAlias = Iterator[Work]
 
-# Seconds between two looks at a message by a thread that leaves the core to others. A timer of the kernel is as coarse.
-PATIENCE = 5e-5
+# Seconds between two looks at a message by a thread that leaves the core to others: at first, as coarse as a timer of the
+# kernel, and at most, for messages that take long. Over 1 Gbit/s looks each millisecond move as much as twenty times as
+# many, and cost a third of the time on the core.
+PATIENCE = 5e-5, 1e-3
 
 
 class Ticket:
@@ -227,11 +229,24 @@ class _Patient:
         return self._work.test()
 
     def wait(self) -> None:
+        pause, longest = PATIENCE
         while not self._work.test():
             if self._channel.urgent:
                 self._work.wait()
                 return
-            time.sleep(PATIENCE)
+            time.sleep(pause)
+            pause = min(1.5 * pause, longest)
+
+
+class AtTheEnd:
+    """Work that is done as soon as somebody waits for it: what a task does next may block, but not in between."""
+
+    def test(self) -> bool:
+        """False: polling does not go beyond."""
+        return False
+
+    def wait(self) -> None:
+        """Returns."""
 
 
 CHANNELS: dict[str, type[Channel]] = {c.name: c for c in (ThreadChannel, PatientChannel, PollChannel, Channel)}

@@ -1,4 +1,7 @@
-"""What the environment says about the launcher that started this process, read without initialising MPI."""
+"""The environment of this process: what it says about the launcher, and what MPI should find there.
+
+Nothing here initialises MPI.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,21 @@ _FAMILIES = (
     ("MVAPICH", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
     ("PMI (MPICH, Intel MPI, srun --mpi=pmi2)", "PMI_SIZE", "PMI_RANK"),
 )
+
+
+# Parameters of Open MPI, which reads them when it is initialised. Its non-blocking all-reduce in place is by default a
+# reduction and then a broadcast, and its TCP sends the announcements of large messages behind the data of the other
+# direction: over a link of 1 Gbit/s 24 MiB took 400 ms, with these 219, of 201 that the wire needs.
+_OPEN_MPI = {"coll_libnbc_iallreduce_algorithm": "3", "btl_tcp_flags": "send"}
+
+
+def prepare_mpi() -> None:
+    """Sets what makes MPI faster and has no say in results; what the user or ``mpirun --mca`` has set stays.
+
+    To be called before mpi4py is loaded. Where that has happened already it has no effect.
+    """
+    for name, value in _OPEN_MPI.items():
+        os.environ.setdefault(f"OMPI_MCA_{name}", value)
 
 
 def detect(environ: Mapping[str, str] | None = None) -> Launcher | None:
