@@ -21,8 +21,8 @@ from .communicator import Array, Communicator, Work
 Task: TypeAlias = Iterator[Work]
 
 # Seconds between two looks at a message by a thread that leaves the core to others: at first, as coarse as a timer of
-# the kernel, and at most, for messages that take long. Over 1 Gbit/s a look each millisecond moves as much as twenty, and
-# costs a third of the time on the core.
+# the kernel, and at most, for messages that take long. Over 1 Gbit/s a look each millisecond moves as much as twenty
+# do, and costs a third of the time on the core.
 PATIENCE = 5e-5, 1e-3
 
 
