@@ -64,8 +64,32 @@ def batch_norm_train(
         The output, of the input's shape and dtype; ``mean``, ``invstd = 1 / sqrt(var + eps)`` and ``var``, ``(C,)``, in
         the dtype of the computation. An empty batch has mean 0 and variance 0.
     """
+    mean, var = batch_norm_statistics(input)
+    return batch_norm_normalize(input, mean, var, weight, bias, eps)
+
+
+def batch_norm_normalize(
+    input: FloatArray,
+    mean: NDArray[np.float64],
+    var: NDArray[np.float64],
+    weight: FloatArray | None,
+    bias: FloatArray | None,
+    eps: float,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """``batch_norm_train`` by the statistics of a batch that ``input`` is only a part of.
+
+    Args:
+        input: ``(N, C, *spatial)``, float16, float32 or float64.
+        mean: ``(C,)``, of the whole batch.
+        var: ``(C,)``, likewise, biased.
+        weight: ``(C,)``, or None for ones.
+        bias: ``(C,)``, or None for zeros.
+        eps: Added to the variance.
+
+    Returns:
+        As ``batch_norm_train``.
+    """
     single = _single(input)
-    mean, var = batch_norm_statistics(single)
     invstd = inverse_deviation(var, eps)
     pixels = _pixels(single)
     if pixels is not None:
@@ -86,6 +110,24 @@ def batch_norm_train(
         output[block] += shift
     output = output.reshape(input.shape).astype(input.dtype, copy=False)
     return output, rounded_mean, invstd.astype(x.dtype), var.astype(x.dtype)
+
+
+def move_statistics(
+    running_mean: FloatArray, running_var: FloatArray, mean: FloatArray, var: FloatArray, count: int, momentum: float
+) -> None:
+    """Moves the running statistics towards those of a batch, in place; the variance towards the unbiased one.
+
+    Args:
+        running_mean: ``(C,)``, written.
+        running_var: ``(C,)``, written.
+        mean: ``(C,)``, of the batch.
+        var: ``(C,)``, likewise, biased.
+        count: Elements a channel of the batch; an empty batch has no statistics and moves nothing.
+        momentum: How far, 0 to 1.
+    """
+    if count > 0:
+        running_mean += momentum * (mean - running_mean)
+        running_var += momentum * (var * (count / (count - 1)) - running_var)
 
 
 def batch_norm_eval(
@@ -178,24 +220,99 @@ def batch_norm_train_backward(
         ``grad_input``, of the input's shape and dtype; ``grad_weight`` and ``grad_bias``, ``(C,)``, in the dtype of the
         computation; None for those not needed.
     """
-    single = _single(input)
-    pixels = _pixels(single)
-    if pixels is not None:
-        return _backward_pixels(single, pixels, _single(grad_output), weight, mean, invstd, needs, input.dtype)
-    x, g = _three_d(single), _three_d(_single(grad_output))
     needs_input, needs_weight, needs_bias = needs
-    grad_sum, grad_dot = np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    center = mean.astype(np.float64)[:, None]
-    for block in _blocks(x):
-        grad_sum += g[block].sum(axis=(0, 2), dtype=np.float64)
-        if needs_input or needs_weight:
-            grad_dot += np.einsum("ncs,ncs->c", np.subtract(x[block], center), g[block], dtype=np.float64)
+    dtype = _single(input).dtype
+    if not (needs_input or needs_weight):
+        return None, None, _channel_sums(grad_output, input).astype(dtype) if needs_bias else None
+    grad_output = _in_order_of(input, grad_output)
+    grad_sum, grad_dot = batch_norm_backward_sums(grad_output, input, mean, invstd)
     grad_input: FloatArray | None = None
     if needs_input:
-        grad_input = _grad_input(x, g, weight, mean, invstd, grad_sum, grad_dot).reshape(input.shape)
-        grad_input = grad_input.astype(input.dtype, copy=False)
-    grad_weight = (grad_dot * invstd).astype(x.dtype) if needs_weight else None
-    return grad_input, grad_weight, grad_sum.astype(x.dtype) if needs_bias else None
+        count = input.size // input.shape[1]
+        grad_input = batch_norm_backward_input(grad_output, input, weight, mean, invstd, grad_sum, grad_dot, count)
+    grad_weight = (grad_dot * invstd).astype(dtype) if needs_weight else None
+    return grad_input, grad_weight, grad_sum.astype(dtype) if needs_bias else None
+
+
+def batch_norm_backward_sums(
+    grad_output: FloatArray, input: FloatArray, mean: FloatArray, invstd: FloatArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What the gradients of ``batch_norm_train`` need to know of a batch; those of its parts add up.
+
+    Args:
+        grad_output: ``(N, C, *spatial)``, float16, float32 or float64.
+        input: What was normalized, of the same shape and dtype.
+        mean: ``(C,)``, from ``batch_norm_train``.
+        invstd: ``(C,)``, from ``batch_norm_train``.
+
+    Returns:
+        ``sum(g)`` and ``sum(g * (x - mean))``, float64 ``(C,)``.
+    """
+    single = _single(input)
+    pixels = _pixels(single)
+    center = mean.astype(np.float64)
+    if pixels is not None:
+        g = _as_pixels(_in_order_of(single, grad_output))
+        centered = fused_norm.far_mean(center * invstd, 1)
+        return fused_norm.masked_gradient_sums(g, pixels, center, centered=centered)
+    x, g = _three_d(single), _three_d(_single(grad_output))
+    grad_sum, grad_dot = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for block in _blocks(x):
+        grad_sum += g[block].sum(axis=(0, 2), dtype=np.float64)
+        grad_dot += np.einsum("ncs,ncs->c", np.subtract(x[block], center[:, None]), g[block], dtype=np.float64)
+    return grad_sum, grad_dot
+
+
+def batch_norm_backward_input(
+    grad_output: FloatArray,
+    input: FloatArray,
+    weight: FloatArray | None,
+    mean: FloatArray,
+    invstd: FloatArray,
+    grad_sum: NDArray[np.float64],
+    grad_dot: NDArray[np.float64],
+    count: float,
+) -> FloatArray:
+    """``scale * (g - grad_sum / count - (x - mean) * invstd**2 * grad_dot / count)`` with ``scale = weight * invstd``.
+
+    Args:
+        grad_output: ``(N, C, *spatial)``, float16, float32 or float64.
+        input: What was normalized, of the same shape and dtype.
+        weight: ``(C,)``, or None for ones.
+        mean: ``(C,)``, from ``batch_norm_train``.
+        invstd: ``(C,)``, from ``batch_norm_train``.
+        grad_sum: ``(C,)``, over the whole batch, from ``batch_norm_backward_sums``.
+        grad_dot: ``(C,)``, likewise.
+        count: Elements a channel of the whole batch.
+
+    Returns:
+        The gradient of the input, of its shape and dtype.
+    """
+    single = _single(input)
+    pixels = _pixels(single)
+    inverse = invstd.astype(np.float64)
+    slope = inverse * inverse * grad_dot / max(1, count)
+    level = grad_sum / max(1, count)
+    scale = inverse if weight is None else inverse * weight
+    output: FloatArray
+    if pixels is not None:
+        output = np.empty_like(single)
+        g = _as_pixels(_in_order_of(single, grad_output))
+        center = mean.astype(np.float64)
+        centered = fused_norm.far_mean(center * inverse, 1)
+        fused_norm.normalize_backward(g, pixels, scale, center, level, slope, _as_pixels(output), centered=centered)
+        return output.astype(input.dtype, copy=False)
+    x, g = _three_d(single), _three_d(_single(grad_output))
+    slope, level, scale, center = (v.astype(x.dtype)[:, None] for v in (slope, level, scale, mean))
+    output = np.empty(x.shape, x.dtype)
+    for block in _blocks(x):
+        out = output[block]
+        np.subtract(x[block], center, out=out)
+        out *= slope
+        np.subtract(g[block], out, out=out)
+        out -= level
+        out *= scale
+    return output.reshape(input.shape).astype(input.dtype, copy=False)
 
 
 def batch_norm_train_reference(
@@ -231,32 +348,6 @@ def batch_norm_eval_reference(
     return output
 
 
-def _grad_input(
-    x: FloatArray,
-    g: FloatArray,
-    weight: FloatArray | None,
-    mean: FloatArray,
-    invstd: FloatArray,
-    grad_sum: NDArray[np.float64],
-    grad_dot: NDArray[np.float64],
-) -> FloatArray:
-    """``scale * (g - grad_sum/M - (x - mean) * invstd**2 * grad_dot/M)``, block by block."""
-    count = max(1, x.shape[0] * x.shape[2])
-    inverse = invstd.astype(np.float64)
-    slope = inverse * inverse * grad_dot / count
-    scale = inverse if weight is None else inverse * weight
-    slope, level, scale, center = (v.astype(x.dtype)[:, None] for v in (slope, grad_sum / count, scale, mean))
-    output = np.empty(x.shape, x.dtype)
-    for block in _blocks(x):
-        out = output[block]
-        np.subtract(x[block], center, out=out)
-        out *= slope
-        np.subtract(g[block], out, out=out)
-        out -= level
-        out *= scale
-    return output
-
-
 def _single(array: FloatArray) -> FloatArray:
     """Half precision as float32, in the same memory order."""
     return array.astype(np.float32) if array.dtype == np.float16 else array
@@ -288,36 +379,23 @@ def _normalized(
     return output
 
 
-def _backward_pixels(
-    input: FloatArray,
-    x: FloatArray,
-    grad_output: FloatArray,
-    weight: FloatArray | None,
-    mean: FloatArray,
-    invstd: FloatArray,
-    needs: tuple[bool, bool, bool],
-    dtype: np.dtype[Any],
-) -> tuple[FloatArray | None, FloatArray | None, FloatArray | None]:
-    """``batch_norm_train_backward`` of ``input``, whose pixels are ``x``; the gradient gets their order."""
-    needs_input, needs_weight, needs_bias = needs
-    g = as_hwnc(grad_output) if input.ndim == 4 else np.ascontiguousarray(grad_output)[None, None]
-    if not (needs_input or needs_weight):
-        return None, None, fused_norm.channel_sums(g).astype(input.dtype) if needs_bias else None
-    inverse = invstd.astype(np.float64)
-    center = mean.astype(np.float64)
-    centered = fused_norm.far_mean(center * inverse, 1)
-    total, product = fused_norm.masked_gradient_sums(g, x, center, centered=centered)
-    grad_input: FloatArray | None = None
-    if needs_input:
-        count = x.size // x.shape[3]
-        scale = inverse if weight is None else inverse * weight
-        grad_input = np.empty_like(input)
-        slope = inverse * inverse * product / count
-        out = _as_pixels(grad_input)
-        fused_norm.normalize_backward(g, x, scale, center, total / count, slope, out, centered=centered)
-        grad_input = grad_input.astype(dtype, copy=False)
-    grad_weight = (product * inverse).astype(input.dtype) if needs_weight else None
-    return grad_input, grad_weight, total.astype(input.dtype) if needs_bias else None
+def _in_order_of(input: FloatArray, grad_output: FloatArray) -> FloatArray:
+    """The gradient in single precision and, where the work goes by pixels, in the memory order of ``input``."""
+    single = _single(grad_output)
+    if _pixels(input) is None:
+        return single
+    return as_hwnc(single).transpose(2, 3, 0, 1) if input.ndim == 4 else np.ascontiguousarray(single)
+
+
+def _channel_sums(grad_output: FloatArray, input: FloatArray) -> NDArray[np.float64]:
+    """``sum(g)`` alone."""
+    if _pixels(_single(input)) is not None:
+        return fused_norm.channel_sums(_as_pixels(_in_order_of(input, grad_output)))
+    g = _three_d(_single(grad_output))
+    total = np.zeros(g.shape[1])
+    for block in _blocks(g):
+        total += g[block].sum(axis=(0, 2), dtype=np.float64)
+    return total
 
 
 def _blocks(x: FloatArray) -> Iterator[slice]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 from ..registry import no_attribute
 from . import functional, init, utils
 from .activation import (
@@ -239,6 +241,7 @@ __all__ = [
     "Softplus",
     "Softshrink",
     "Softsign",
+    "SyncBatchNorm",
     "Tanh",
     "Tanhshrink",
     "Threshold",
@@ -267,5 +270,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Says that there is no such name, and which is nearest."""
+    """``SyncBatchNorm``, imported when it is asked for; of any other name, that there is none, and which is nearest."""
+    if name == "SyncBatchNorm":  # it communicates, so it lives in a room above; layers know nothing of ranks
+        return importlib.import_module("distgrad.distributed.sync_batch_norm").SyncBatchNorm
     raise no_attribute("module 'distgrad.nn'", name, __all__)

@@ -83,6 +83,8 @@ class _NormBase(Module):
 
 
 class _BatchNorm(_NormBase):
+    _batch_norm = staticmethod(F.batch_norm)
+
     def _check_input(self, input: Tensor) -> None:
         raise NotImplementedError
 
@@ -104,7 +106,7 @@ class _BatchNorm(_NormBase):
                 momentum = 1.0 / float(self.num_batches_tracked)
         # the running statistics, where they are to be read or moved
         kept = not self.training or self.track_running_stats
-        return F.batch_norm(
+        return self._batch_norm(
             input,
             self.running_mean if kept else None,
             self.running_var if kept else None,

@@ -45,11 +45,9 @@ def _train_forward(
 ) -> tuple[Array, tuple[Array, Array, _Later]]:
     """Normalizes with the batch's statistics and moves the running ones towards them, in place, as PyTorch does."""
     output, batch_mean, invstd, biased = kernels.batch_norm_train(input, weight, bias, eps)
-    count = input.size // input.shape[1]
-    if running_mean is not None and running_var is not None and count > 0:  # a rank without samples has none to give
-        unbiased = biased * (count / (count - 1))
-        running_mean += momentum * (batch_mean - running_mean)
-        running_var += momentum * (unbiased - running_var)
+    if running_mean is not None and running_var is not None:
+        count = input.size // input.shape[1]
+        kernels.move_statistics(running_mean, running_var, batch_mean, biased, count, momentum)
     return output, (batch_mean, invstd, {})
 
 

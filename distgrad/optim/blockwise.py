@@ -101,6 +101,10 @@ class Blockwise(Optimizer):
         """
         raise NotImplementedError(f"{type(self).__name__} has no rule(group, param)")
 
+    def update_compiled(self, group: dict[str, Any], param: Tensor, grad: Array, decay: float) -> bool:
+        """The whole update of ``param`` in one compiled pass, where there is one; False: it has not been updated."""
+        return False
+
     def weight_decay_of(self, group: dict[str, Any], param: Tensor) -> float:
         """The weight decay of ``param``, by default that of its group."""
         return float(group["weight_decay"])
@@ -116,6 +120,8 @@ class Blockwise(Optimizer):
                 if param._data.flags.c_contiguous and not grad.flags.c_contiguous:
                     grad = np.ascontiguousarray(grad)  # the gradient of a transposed view
                 decay = self.weight_decay_of(group, param)
+                if self.update_compiled(group, param, grad, decay):
+                    continue
                 update, names = self.rule(group, param)
                 state = [self.state[param][name] for name in names] if names else []
                 for p, d, *rest, w in self._blocks.over(param._data, grad, *(tensor._data for tensor in state)):

@@ -293,12 +293,16 @@ class Optimizer:
                 {key: copy.copy(value) for key, value in group.items() if key != "params"}
                 | {"params": [numbers[param] for param in group["params"]]}
             )
-        entries = {numbers[param]: dict(entry) for param, entry in self.state.items()}
+        entries = {numbers[param]: dict(entry) for param, entry in self._state_to_save().items()}
         state_dict: dict[str, Any] = {"state": entries, "param_groups": groups}
         for after in tuple(self._state_dict_post_hooks.values()):
             result = after(self, state_dict)
             state_dict = state_dict if result is None else result
         return state_dict
+
+    def _state_to_save(self) -> dict[Tensor, dict[str, Any]]:
+        """What ``state_dict`` gives as the state of each parameter."""
+        return self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over a state and hyperparameters; nothing is changed if they do not fit.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor
+from ..kernels.jit import descent
 from .blockwise import Array, Blockwise, Rule
 from .optimizer import Params
 
@@ -82,6 +83,24 @@ class SGD(Blockwise):
         super().check_group(group)
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+
+    def update_compiled(self, group: dict[str, Any], param: Tensor, grad: Array, decay: float) -> bool:
+        """As ``Blockwise.update_compiled``, with the same bits."""
+        momentum, gain = float(group["momentum"]), 1.0 - float(group["dampening"])
+        known = self.state[param].get("momentum_buffer") if momentum else None
+        if not descent.takes(param._data, grad, *([] if known is None else [known._data])):
+            return False
+        first = momentum != 0 and known is None
+        if first:
+            self.state[param]["momentum_buffer"] = known = Tensor(np.empty(param._data.shape, param.dtype))
+        nesterov, maximize = bool(group["nesterov"]), bool(group["maximize"])
+        rule = descent.Rule(decay != 0, momentum != 0, first, gain != 1, nesterov, maximize)
+        average = None if known is None else known._data
+        descent.descend(rule, param._data, grad, average, float(group["lr"]), momentum, gain, decay)
+        for tensor in (param, known):
+            if tensor is not None:
+                tensor._changed()
+        return True
 
     def rule(self, group: dict[str, Any], param: Tensor) -> tuple[Rule, Sequence[str]]:
         """As ``Blockwise.rule``."""
