@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 CAPACITY = 1024  # collectives that a log remembers
 
@@ -29,13 +32,22 @@ _MARK_EVERY = 16
 _MARKS_A_LEVEL = 4
 _LEVELS = 16
 
-_KEPT = 4096  # lines and calls that are remembered; a program has fewer, and one that makes up code must not fill memory
+_SURE = 0.05  # seconds after which arguments have been checked
+
+_KEPT = (
+    4096  # lines and calls that are remembered; a program has fewer, and one that makes up code must not fill memory
+)
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LAUNCH = os.path.join(_PACKAGE, "launch") + os.sep
-_THREADING = threading.__file__
 
-_local = threading.local()
+
+class _Local(threading.local):
+    label = ""
+
+
+_local = _Local()
+_now = time.monotonic
 
 
 @contextlib.contextmanager
@@ -45,7 +57,7 @@ def labelled(text: str) -> Iterator[None]:
     Args:
         text: what is sent, for people: "bucket 2, layer3.0.conv1.weight". It need not be the same on all ranks.
     """
-    before = getattr(_local, "label", "")
+    before = _local.label
     _local.label = text
     try:
         yield
@@ -53,41 +65,87 @@ def labelled(text: str) -> Iterator[None]:
         _local.label = before
 
 
+class Call(NamedTuple):
+    """A collective as a line of the program calls it, the same each time that it does.
+
+    Attributes:
+        text: what is called, "all_reduce(float32, 100)"; the same on all ranks.
+        digest: a hash of it.
+        site: the line of the program, "train.py:12".
+        site_digest: a hash of that; 0: it is no line of the user's, but one of a thread of distgrad's own.
+        code: where the line is; kept, so that its id stays its own.
+    """
+
+    text: str
+    digest: int
+    site: str
+    site_digest: int
+    code: CodeType
+
+
 class Record:
     """One collective of one rank.
 
     Attributes:
         sequence: its number on the communicator, from 0.
-        call: what was called, "all_reduce(float32, 100)"; the same on all ranks.
-        site: the line of the program, "train.py:12".
+        made: what was called, and where.
         label: the text of ``labelled``, or "".
         signature: the hash over the calls up to this one.
         lines: the hash over the calls and lines up to this one.
         entered: when it was called, by ``time.monotonic``.
         left: when it was done; None: not yet.
-        waiting: since when the rank has done nothing but wait for it; None: it was started and the rank goes on.
-        polled: when ``Work.test`` last asked for it; 0: never.
+        waiting: since when the rank waits for it; None: it was started, and the rank goes on with something else.
+        polled: when ``Work.test`` last asked for it; infinity: the rank is inside, and does nothing else.
     """
 
-    __slots__ = ("call", "entered", "label", "left", "lines", "polled", "sequence", "signature", "site", "waiting")
+    __slots__ = ("entered", "label", "left", "lines", "made", "polled", "sequence", "signature", "waiting")
 
-    def __init__(self, sequence: int, call: str, site: str, label: str, signature: int, lines: int) -> None:
+    def __init__(self, sequence: int, made: Call, label: str, signature: int, lines: int, entered: float) -> None:
         self.sequence = sequence
-        self.call = call
-        self.site = site
+        self.made = made
         self.label = label
         self.signature = signature
         self.lines = lines
-        self.entered = time.monotonic()
+        self.entered = entered
         self.left: float | None = None
-        self.waiting: float | None = None
-        self.polled = 0.0
+        self.waiting: float | None = entered
+        self.polled = math.inf
 
     @property
-    def name(self) -> str:
-        """The collective for people: "all_reduce #412 (bucket 2, layer3.0.conv1.weight)"."""
-        operation = self.call.partition("(")[0]
-        return f"{operation} #{self.sequence}" + (f" ({self.label})" if self.label else "")
+    def call(self) -> str:
+        """What was called, "all_reduce(float32, 100)"."""
+        return self.made.text
+
+    @property
+    def site(self) -> str:
+        """The line of the program, "train.py:12"."""
+        return self.made.site
+
+    @property
+    def of_user(self) -> bool:
+        """Whether that is a line of the user's, not of a thread of distgrad's."""
+        return self.made.site_digest != 0
+
+    def started(self) -> None:
+        """The collective goes on by itself; from now on the rank waits for it when it says so."""
+        self.waiting, self.polled = None, 0.0
+
+    def asked(self, polled: float) -> None:
+        """The rank asks whether it is done, or (``polled`` is infinity) waits for it."""
+        if self.waiting is None:
+            self.waiting = time.monotonic()
+        self.polled = polled
+
+    def waited(self, now: float, patience: float) -> float | None:
+        """Seconds that the rank has waited for it, or None: it does something else, or has left.
+
+        Args:
+            now: by ``time.monotonic``.
+            patience: seconds without a ``test`` after which the rank counts as busy with something else.
+        """
+        if self.left is not None or self.waiting is None or now - self.polled > patience:
+            return None
+        return now - self.waiting
 
 
 class CollectiveLog:
@@ -126,13 +184,11 @@ class CollectiveLog:
         Returns:
             The record, for ``leave``.
         """
-        site, of_site = _site(sys._getframe(1))
-        call, of_call = _call(operation, dtype, size, detail)
+        made = _call(sys._getframe(1), operation, dtype, size, detail)
         sequence = self.sequence
-        signature = ((self.signature ^ of_call) * _FACTOR + 1) & _MASK
-        lines = ((self.lines ^ of_call ^ of_site) * _FACTOR + 1) & _MASK
-        record = Record(sequence, call, site, getattr(_local, "label", ""), signature, lines)
-        record.waiting = record.entered
+        signature = ((self.signature ^ made.digest) * _FACTOR + 1) & _MASK
+        lines = ((self.lines ^ made.digest ^ made.site_digest) * _FACTOR + 1) & _MASK
+        record = Record(sequence, made, _local.label, signature, lines, _now())
         self._ring[sequence % len(self._ring)] = record
         self.pending[sequence] = record
         self.signature, self.lines = signature, lines
@@ -143,7 +199,7 @@ class CollectiveLog:
 
     def leave(self, record: Record) -> None:
         """Notes that the collective is done."""
-        record.left = time.monotonic()
+        record.left = _now()
         self.pending.pop(record.sequence, None)
 
     def retract(self, record: Record) -> None:
@@ -176,9 +232,12 @@ class CollectiveLog:
         return [record for sequence in range(start, end) if (record := self.record(sequence)) is not None]
 
     def marks(self) -> list[tuple[int, int, int]]:
-        """(number, signature, lines) after some collectives, the last one among them."""
+        """(number, signature, lines) after some collectives, in order; the newest if it is sure not to be retracted."""
         found = {mark for level in list(self._marks.values()) for mark in level}
         found.update((record.sequence, record.signature, record.lines) for record in self.recent(_MARKS_A_LEVEL))
+        last = self.last
+        if last is not None and last.left is None and time.monotonic() - last.entered < _SURE:
+            found.discard((last.sequence, last.signature, last.lines))
         return sorted(found)
 
     def _mark(self, sequence: int, signature: int, lines: int) -> None:
@@ -191,50 +250,60 @@ class CollectiveLog:
             distance *= 4
 
 
-# ---- Calls and lines, each looked up once. The hashes are the same in every process, unlike those of Python.
+# ---- Calls, each looked up once. The hashes are the same in every process, unlike those of Python.
 
-_calls: dict[tuple[str, Any, int | None, str], tuple[str, int]] = {}
-_sites: dict[tuple[int, int], tuple[str, int, CodeType]] = {}  # the code is kept, so that its id stays its own
+_calls: dict[tuple[int, int, str, Any, int | None, str], Call] = {}
+_users: dict[str, bool] = {}  # whether a file is the user's, by name
 
 
-def _call(operation: str, dtype: Any, size: int | None, detail: str) -> tuple[str, int]:
-    key = (operation, dtype, size, detail)
+def _call(frame: FrameType, operation: str, dtype: Any, size: int | None, detail: str) -> Call:
+    """The call that ``frame``, below the communicator, makes.
+
+    Its line is that of the innermost frame outside of the package, or in the recipe in ``launch``. In a thread of
+    distgrad's own there is none; there it is the line that called the communicator.
+    """
+    at: FrameType | None = frame
+    while at is not None:
+        path = at.f_code.co_filename
+        users = _users.get(path)
+        if users is None:
+            users = _is_users(path)
+        if users:
+            break
+        at = at.f_back
+    chosen = _innermost(frame) if at is None else at
+    code = chosen.f_code
+    key = (id(code), chosen.f_lasti, operation, dtype, size, detail)
     found = _calls.get(key)
     if found is None:
-        parts = [str(part) for part in (dtype, size, detail or None) if part is not None]
+        # elements meet as numbers, whatever the order of their bytes
+        numbers = dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else dtype
+        parts = [str(part) for part in (numbers, size, detail or None) if part is not None]
         text = f"{operation}({', '.join(parts)})"
-        found = text, _digest(text)
+        site = f"{os.path.basename(code.co_filename)}:{chosen.f_lineno}"
+        found = Call(text, _digest(text), site, 0 if at is None else _digest(site), code)
         if len(_calls) >= _KEPT:
             _calls.clear()
         _calls[key] = found
     return found
 
 
-def _site(frame: FrameType) -> tuple[str, int]:
-    """The user's line: of the innermost frame outside of the package, or of the recipe in ``launch``.
-
-    A thread of distgrad's own has none; there it is the innermost line below the communicator.
-    """
+def _innermost(frame: FrameType) -> FrameType:
+    """The frame that called the communicator, of one that belongs to it."""
     at: FrameType | None = frame
-    fallback = frame
     while at is not None:
-        path = at.f_code.co_filename
-        if not path.startswith(_PACKAGE) or path.startswith(_LAUNCH):
-            if path != _THREADING:
-                break
-        elif fallback is frame and path != frame.f_code.co_filename:
-            fallback = at
+        if at.f_code.co_filename != frame.f_code.co_filename:
+            return at
         at = at.f_back
-    chosen = fallback if at is None else at
-    key = (id(chosen.f_code), chosen.f_lasti)
-    found = _sites.get(key)
-    if found is None:
-        text = f"{os.path.basename(chosen.f_code.co_filename)}:{chosen.f_lineno}"
-        found = text, _digest(text), chosen.f_code
-        if len(_sites) >= _KEPT:
-            _sites.clear()
-        _sites[key] = found
-    return found[0], found[1]
+    return frame
+
+
+def _is_users(path: str) -> bool:
+    found = path != threading.__file__ and (not path.startswith(_PACKAGE) or path.startswith(_LAUNCH))
+    if len(_users) >= _KEPT:
+        _users.clear()
+    _users[path] = found
+    return found
 
 
 def _digest(text: str) -> int:

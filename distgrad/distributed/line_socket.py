@@ -6,8 +6,10 @@ import array
 import contextlib
 import fcntl
 import json
+import select
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 Message = dict[str, Any]
@@ -32,6 +34,7 @@ class LineSocket:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.limit = limit
         self.open = True
+        self.lost = False  # closed because the network has failed, which says nothing about the peer
         self._connection = connection
         self._incoming = bytearray()
         self._outgoing = bytearray()
@@ -61,8 +64,8 @@ class LineSocket:
                 del self._outgoing[:sent]
         except (BlockingIOError, InterruptedError):
             return
-        except OSError:
-            self.close()
+        except OSError as error:
+            self._fail(error)
 
     def receive(self) -> list[Message]:
         """The messages that have arrived; a peer that has gone, or talks nonsense, leaves the socket closed."""
@@ -77,8 +80,8 @@ class LineSocket:
                     break
         except (BlockingIOError, InterruptedError):
             pass
-        except OSError:
-            ended = True
+        except OSError as error:
+            self._fail(error)
         *lines, rest = self._incoming.split(b"\n")
         self._incoming = bytearray(rest)
         for line in lines:
@@ -94,11 +97,36 @@ class LineSocket:
             self.close()
         return messages
 
+    def _fail(self, error: OSError) -> None:
+        # the system closes or resets the connections of a process that ends; everything else is the network's
+        self.lost = not isinstance(error, ConnectionResetError | BrokenPipeError)
+        self.close()
+
     def close(self) -> None:
         """Ends the connection."""
         self.open = False
         with contextlib.suppress(OSError):
             self._connection.close()
+
+
+def ready(readers: Sequence[Any], writers: Sequence[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+    """Those that can be read and written at once, by ``poll``: ``select`` knows no descriptor above 1023.
+
+    Args:
+        readers: objects with ``fileno()``, open ones.
+        writers: the same.
+        timeout: seconds.
+    """
+    poll = select.poll()
+    wanted: dict[int, int] = {}
+    for items, event in ((readers, select.POLLIN), (writers, select.POLLOUT)):
+        for item in items:
+            wanted[item.fileno()] = wanted.get(item.fileno(), 0) | event
+    for descriptor, events in wanted.items():
+        poll.register(descriptor, events)
+    found = dict(poll.poll(timeout * 1000))
+    readable = [item for item in readers if found.get(item.fileno(), 0) & ~select.POLLOUT]  # also what has failed
+    return readable, [item for item in writers if found.get(item.fileno(), 0) & select.POLLOUT]
 
 
 def own_addresses() -> list[str]:

@@ -8,25 +8,25 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NoReturn, overload
+from typing import TYPE_CHECKING, NoReturn, TypeGuard, cast, overload
 
 from ..autograd import Tensor
 from ..errors import CommunicationError
 from . import failure
 from .communicator import Array, Communicator, ReduceOp
-from .environment import detect
+from .environment import detect, prepare_mpi
 from .monitored import MonitoredCommunicator, monitor
 from .single import SingleCommunicator
 
 if TYPE_CHECKING:
-    from .mpi import MPI
+    from mpi4py.MPI import Intracomm
 
 _of_process: Communicator | None = None
 # Threads that simulate ranks each have their own; it hides the one of the process.
 _of_context: ContextVar[Communicator | None] = ContextVar("distgrad_communicator", default=None)
 
 
-def init(backend: str | Communicator | MPI.Intracomm | None = None) -> Communicator:
+def init(backend: str | Communicator | Intracomm | None = None) -> Communicator:
     """Joins the other ranks. Every rank calls it, before anything that communicates; calling it again does nothing.
 
     Under MPI an exception that nobody catches on one rank now ends all ranks (:mod:`distgrad.distributed.failure`), and
@@ -65,14 +65,20 @@ def init(backend: str | Communicator | MPI.Intracomm | None = None) -> Communica
             f"init: backend is {backend!r}, must be 'mpi', 'single' or a Communicator (ranks as threads are started "
             "by distgrad.distributed.threads.run)"
         )
-    elif type(backend).__module__.partition(".")[0] == "mpi4py":
+    elif _is_of_mpi4py(backend):
         _of_process = _watched(from_mpi4py(backend))
     else:
-        _of_process = backend
+        _of_process = cast(Communicator, backend)
     return _of_process
 
 
+def _is_of_mpi4py(comm: Communicator | Intracomm) -> TypeGuard[Intracomm]:
+    """Whether it is one of mpi4py's, found out without loading that."""
+    return type(comm).__module__.partition(".")[0] == "mpi4py"
+
+
 def _start_mpi() -> Communicator:
+    prepare_mpi()
     try:
         from .mpi import MPICommunicator
     except (ImportError, RuntimeError, OSError) as error:
@@ -124,7 +130,7 @@ def _present() -> Communicator | None:
     return _of_process if of_context is None else of_context
 
 
-def from_mpi4py(comm: MPI.Intracomm) -> Communicator:
+def from_mpi4py(comm: Intracomm) -> Communicator:
     """The processes of an mpi4py communicator, for a part of a program that is not all of it. A collective over them.
 
     distgrad works on a duplicate, and never touches ``MPI.COMM_WORLD``. Give what this returns to

@@ -30,7 +30,7 @@ _LIBRARIES = tuple(
 
 _MEMORY_NAME = "distgrad-stacks"  # other processes check it before they send the signal, which would end a stranger
 
-_STATES = {"T": "stopped by a signal", "t": "stopped by a debugger", "Z": "dead", "X": "dead", "D": "in a system call"}
+_STATES = {"T": "stopped by a signal", "t": "stopped by a debugger", "D": "in a system call"}
 
 
 def position(frame: FrameType | None) -> str:
@@ -143,8 +143,12 @@ def look_at(process: Readable, patience: float = 0.5) -> Seen:
         process: what it said about itself.
         patience: seconds that its stacks may take.
     """
+    if process.pid == os.getpid():  # ranks are threads
+        return Seen("", "", "")
     state = _state(process.pid)
-    if state in ("Z", "X", ""):
+    if state == "":  # of a container that has the same host name, and numbers of its own
+        return Seen("", "", "")
+    if state in ("Z", "X"):
         return Seen("is dead", "", "")
     clause = f"is {_STATES[state]}" if state in _STATES else ""
     path = f"/proc/{process.pid}/fd/{process.file}"

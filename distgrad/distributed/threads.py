@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from .. import tracing
 from ..errors import CommunicationError
 from ..ops.random import default_generator, replace_default
 from . import process_group
@@ -413,6 +414,7 @@ def run(
 
     def body(rank: int) -> None:
         replace_default(default_generator.clone_state())  # as each process has its own
+        tracing.record_apart()
         try:
             with process_group.use(watched(rank)):
                 results[rank] = function(*args)
