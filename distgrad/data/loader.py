@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad import tracing
 from distgrad.autograd import Tensor
 from distgrad.data.dataset import Dataset
 from distgrad.data.pixels import PixelTail
@@ -195,6 +196,9 @@ class DataLoader:
     (such as ``GlobalBatchSampler``) yields an empty list: tensors of first dimension 0 with the trailing shape and
     dtype of sample 0. A data-parallel loop that takes part with it never waits for a rank that has stopped.
 
+    **Slices.** Where the batch sampler yields lists of lists, as ``GlobalBatchSampler(virtual_ranks=V)`` does, a batch
+    is a list with one collated batch for each.
+
     **Errors.** An exception from the data set is raised at its batch, in order, with its own traceback and a note that
     names the sample; iteration then ends. However it ends, by ``break``, an exception or exhaustion, its threads have
     stopped when the iterator is closed. Iterators of one loader are independent of each other.
@@ -282,7 +286,8 @@ class DataLoader:
         with contextlib.closing(loaded):
             while True:
                 try:
-                    batch = next(loaded)
+                    with tracing.span("data loading", "data"):
+                        batch = next(loaded)
                 except StopIteration:
                     return
                 except Exception:
@@ -297,7 +302,8 @@ class DataLoader:
 
     def _inline(self, batches: Iterator[list[int]], reader: _Reader) -> Generator[Any, None, None]:
         for indices in batches:
-            yield reader.collate([reader.fetch(index) for index in indices])
+            flat, sizes = _in_one(indices)
+            yield reader.collate([reader.fetch(index) for index in flat], sizes)
 
     def _ahead(self, batches: Iterator[list[int]], reader: _Reader) -> Generator[Any, None, None]:
         pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="distgrad-loader")
@@ -320,12 +326,20 @@ class DataLoader:
         self, pool: ThreadPoolExecutor, indices: list[int], reader: _Reader, abandoned: threading.Event
     ) -> Future[Any]:
         """Starts the loading of one batch in as many parts as there are workers, so that the first is ready soon."""
-        parts = max(1, min(self.num_workers, len(indices)))
-        batch = _PendingBatch(len(indices), parts, reader.collate)
+        flat, sizes = _in_one(indices)
+        parts = max(1, min(self.num_workers, len(flat)))
+        batch = _PendingBatch(len(flat), parts, lambda samples: reader.collate(samples, sizes))
         for part in range(parts):
-            positions = range(part * len(indices) // parts, (part + 1) * len(indices) // parts)
-            pool.submit(batch.load, positions, lambda position: reader.fetch(indices[position]), abandoned)
+            positions = range(part * len(flat) // parts, (part + 1) * len(flat) // parts)
+            pool.submit(batch.load, positions, lambda position: reader.fetch(flat[position]), abandoned)
         return batch.result
+
+
+def _in_one(indices: list[Any]) -> tuple[list[int], list[int] | None]:
+    """The indices of a batch in one list and, where it is made of slices, their lengths."""
+    if not indices or not isinstance(indices[0], list):
+        return indices, None
+    return list(itertools.chain.from_iterable(indices)), [len(part) for part in indices]
 
 
 class _Reader:
@@ -352,8 +366,14 @@ class _Reader:
             error.add_note(f"while loading sample {index} of {type(self._dataset).__name__} in epoch {self._epoch}")
             raise
 
-    def collate(self, samples: list[Any]) -> Any:
-        """The batch of ``samples``; of none, one of no samples that is like the others otherwise."""
+    def collate(self, samples: list[Any], sizes: list[int] | None = None) -> Any:
+        """The batch of ``samples``; of none, one of no samples that is like the others otherwise.
+
+        With ``sizes`` a list of batches, one for each slice.
+        """
+        if sizes is not None:
+            rest = iter(samples)
+            return [self.collate(list(itertools.islice(rest, size))) for size in sizes]
         if not samples:
             return _emptied(self.collate([self.fetch(0)]))
         if self._tail is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sized
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -205,7 +205,7 @@ class DistributedSampler(Sampler[int]):
         return len(range(self.rank, self.total_size, self.num_replicas))
 
 
-class GlobalBatchSampler(Sampler[list[int]]):
+class GlobalBatchSampler(Sampler[list[Any]]):
     """A rank's part of global batches that are the same whatever the number of ranks.
 
     Each epoch's order is cut into global batches of ``global_batch_size``, of which rank r takes
@@ -220,6 +220,11 @@ class GlobalBatchSampler(Sampler[list[int]]):
         shuffle: Order by a permutation drawn from (seed, epoch); otherwise by index.
         seed: Of the permutation. It must be equal on all ranks.
         drop_last: Leave out a ragged last batch.
+        virtual_ranks: Cut each global batch into so many slices, ``batch[v::virtual_ranks]``, whatever the number of
+            ranks, and yield a list of this rank's slices: a run of ``virtual_ranks / num_replicas`` of them, up to
+            rounding. For ``DistributedDataParallel(reproducible=True)`` with as many.
+
+    Raises ``ValueError`` for arguments out of range, and fewer virtual ranks than ranks.
 
     Attributes:
         epoch: The epoch of the following iterations; set by ``set_epoch``.
@@ -239,6 +244,7 @@ class GlobalBatchSampler(Sampler[list[int]]):
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        virtual_ranks: int | None = None,
     ) -> None:
         self.length = _length("GlobalBatchSampler", length)
         self.global_batch_size = _positive("GlobalBatchSampler: global_batch_size", global_batch_size)
@@ -246,6 +252,13 @@ class GlobalBatchSampler(Sampler[list[int]]):
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last = drop_last
+        self.virtual_ranks = virtual_ranks
+        self._slices = range(0)
+        if virtual_ranks is not None:
+            from distgrad.distributed.tree_sum import block
+
+            self.virtual_ranks = _positive("GlobalBatchSampler: virtual_ranks", virtual_ranks)
+            self._slices = block(self.virtual_ranks, self.num_replicas, self.rank)
         self.epoch = 0
         self.batches_done = 0
         self._resume_at = 0
@@ -257,17 +270,20 @@ class GlobalBatchSampler(Sampler[list[int]]):
             self.batches_done = self._resume_at = 0
         self.epoch = number
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         start, self._resume_at = self._resume_at, 0
         self.batches_done = start
         return self._parts(start, _epoch_order(self.length, self.shuffle, self.seed, self.epoch))
 
-    def _parts(self, start: int, order: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterator[list[int]]:
+    def _parts(self, start: int, order: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterator[list[Any]]:
         for number in range(start, len(self)):
             begin = number * self.global_batch_size
-            part = order[begin : begin + self.global_batch_size][self.rank :: self.num_replicas]
+            batch = order[begin : begin + self.global_batch_size]
             self.batches_done = number + 1
-            yield part.tolist()
+            if self.virtual_ranks is None:
+                yield batch[self.rank :: self.num_replicas].tolist()
+            else:
+                yield [batch[slice_ :: self.virtual_ranks].tolist() for slice_ in self._slices]
 
     def __len__(self) -> int:
         whole, rest = divmod(self.length, self.global_batch_size)

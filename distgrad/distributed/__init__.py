@@ -6,9 +6,11 @@ Importing this never loads mpi4py: ``init`` does, when an MPI launcher started t
 from __future__ import annotations
 
 from ..registry import no_attribute
-from . import failure, threads
+from . import autotune, comm_hooks, failure, threads
 from .communicator import Communicator, ReduceOp
 from .data_parallel import DistributedDataParallel
+from .desync import DesyncCheck
+from .monitored import MonitoredCommunicator, monitor
 from .process_group import (
     abort,
     all_gather,
@@ -34,7 +36,9 @@ from .zero_redundancy_optimizer import ZeroRedundancyOptimizer
 
 __all__ = [
     "Communicator",
+    "DesyncCheck",
     "DistributedDataParallel",
+    "MonitoredCommunicator",
     "ReduceOp",
     "SingleCommunicator",
     "SyncBatchNorm",
@@ -42,8 +46,10 @@ __all__ = [
     "abort",
     "all_gather",
     "all_reduce",
+    "autotune",
     "barrier",
     "broadcast",
+    "comm_hooks",
     "communicator",
     "destroy",
     "failure",
@@ -52,6 +58,7 @@ __all__ = [
     "is_initialized",
     "local_rank",
     "local_world_size",
+    "monitor",
     "new_group",
     "rank",
     "split",

@@ -55,6 +55,10 @@ class GradBucket:
             self.flat[end - p.numel() : end].reshape(p.shape) for p, end in zip(parameters, ends, strict=True)
         )
 
+    def another(self) -> GradBucket:
+        """One of the same parameters with memory of its own."""
+        return GradBucket(self._parameters, self.positions, self.names, self._index, self._last)
+
     def index(self) -> int:
         """Which bucket it is; 0 is the first to travel."""
         return self._index

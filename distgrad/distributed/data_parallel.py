@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, SupportsIndex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, SupportsIndex, cast
 
 import numpy as np
 
@@ -13,12 +13,17 @@ from .. import tracing
 from ..autograd import Tensor, is_grad_enabled
 from ..nn.module import Module
 from . import process_group
+from .autotune import Autotune, StepTuner, autotune_for
+from .comm_hooks.catalogue import make
 from .comm_hooks.report import Report
 from .communicator import Communicator
 from .progress import Progress, choose_progress
 from .reducer import CommHook, Reducer
+from .reproducible import SliceReducer
 from .same_model import check_unchanged, describe, split_buffers, synchronize, verify
+from .same_numerics import check_same_numerics, pin_threads
 from .sync_batch_norm import SyncBatchNorm
+from .tree_sum import owners_of
 
 
 class DistributedDataParallel(Module):
@@ -50,11 +55,38 @@ class DistributedDataParallel(Module):
     Args:
         module: the model, the same on every rank; attribute ``module``.
         communicator: the ranks; default: those of ``distgrad.distributed.init``. Messages go over a duplicate of it.
-        bucket_cap_mb: MiB of gradients that are reduced in one message; the first message is of at most 1 MiB.
+        bucket_cap_mb: MiB of gradients that are reduced in one message; the first message is of at most 1 MiB. Several,
+            or "auto": the one with which the first steps are fastest; see :mod:`distgrad.distributed.autotune`.
         progress: "thread": a thread that spends its time inside of MPI, for which a core should be free; "patient": a
             thread that looks in and sleeps; "poll": the backward pass looks in after each gradient; "none": all at the
             end; "auto": what a short trial finds fastest here. The attribute of this name says what and why.
         gradient_as_bucket_view: let gradients lie in the buckets; False copies them in and out.
+        comm_hook: how a bucket is summed: a name in ``comm_hooks.HOOKS``, such as "fp16"; None: "all_reduce". Several,
+            or "auto" for all that are exact: the one with which the first steps are fastest. What was chosen is in the
+            attribute ``autotune`` and printed on rank 0. ``register_comm_hook`` takes options, and hooks of your own.
+        reproducible: the same bits at any number of ranks, see below.
+        virtual_ranks: with ``reproducible``, into how many slices each global batch is cut; results depend on it.
+        blas_threads: with ``reproducible``, the number of threads of BLAS, on which bits depend, in this process.
+
+    **The same bits at any number of ranks.** With ``reproducible=True`` a step has ``virtual_ranks`` slices, of which
+    each rank has its share, up to one forward and one backward pass for each; after the last one parameters have
+    their gradients, and the optimizer steps::
+
+        sampler = GlobalBatchSampler(data, 64, virtual_ranks=8)
+        ddp = DistributedDataParallel(model, reproducible=True, virtual_ranks=8)
+        for slices in DataLoader(data, batch_sampler=sampler):
+            optimizer.zero_grad()
+            for images, labels in slices:
+                criterion(ddp(images), labels).backward()
+            optimizer.step()
+
+    Gradients are summed through one tree, whatever the number of ranks. Random numbers that a slice draws from the
+    default generator, from its forward pass to the end of its backward pass, are keyed by its number and by where that
+    generator stood when the step began, so that a resume restores the generator and no more. Running statistics and
+    other buffers are combined in fixed order and equal on all ranks. A communication hook works on ``virtual_ranks``
+    ranks, each with a state of its own; ``comm_hook_state`` saves and loads all of them. ``no_sync`` changes nothing
+    here: gradients of several steps add up all the same. What decides bits besides, such as BLAS's kernels, is compared
+    at the beginning.
 
     Raises:
         CommunicationError: the ranks have different models: raised on every rank, naming the first difference.
@@ -69,17 +101,31 @@ class DistributedDataParallel(Module):
         self,
         module: Module,
         communicator: Communicator | None = None,
-        bucket_cap_mb: float = 25,
+        bucket_cap_mb: float | Sequence[float] | str = 25,
         progress: str = "auto",
         gradient_as_bucket_view: bool = True,
+        comm_hook: str | Sequence[str] | None = None,
+        reproducible: bool = False,
+        virtual_ranks: int = 8,
+        blas_threads: int = 1,
     ) -> None:
         super().__init__()
-        if not bucket_cap_mb > 0:
-            raise ValueError(f"DistributedDataParallel: bucket_cap_mb is {bucket_cap_mb}, must be above 0")
+        _check_sizes(bucket_cap_mb)
         self.module = module
         self._communicator = process_group.communicator() if communicator is None else communicator
         self._wrapped = describe(module)
-        verify(self._communicator, module, {"bucket_cap_mb": bucket_cap_mb, "progress": progress})
+        options = {
+            "bucket_cap_mb": bucket_cap_mb,
+            "progress": progress,
+            "reproducible": reproducible,
+            "comm_hook": comm_hook,
+        }
+        if reproducible:
+            owners_of(virtual_ranks, self._communicator.world_size)
+            pin_threads(blas_threads)
+            check_same_numerics(self._communicator)
+            options["virtual_ranks"] = virtual_ranks
+        verify(self._communicator, module, options)
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         if not named:
             raise RuntimeError(
@@ -92,24 +138,70 @@ class DistributedDataParallel(Module):
         synchronize(self._communicator, trainable + moving_buffers, frozen + frozen_buffers)
         octets = sum(p.numel() * p.element_size() for p in trainable)
         self.progress: Progress = choose_progress(progress, self._communicator, octets)
-        self._reducer = Reducer(
-            trainable, names, self._communicator, bucket_cap_mb, self.progress, gradient_as_bucket_view
-        )
-        for layer in module.modules():
+        self.autotune: Autotune | None = autotune_for(self._communicator, bucket_cap_mb, comm_hook, octets)
+        if self.autotune is not None:
+            if reproducible:
+                raise ValueError(
+                    "DistributedDataParallel: with reproducible=True nothing can be left to the clock: give one "
+                    "bucket_cap_mb and one comm_hook, such as those that a run without it has chosen"
+                )
+            cap_mb = self.autotune.candidate.bucket_cap_mb
+        else:
+            cap_mb = cast(float, bucket_cap_mb)
+        self._reducer: Reducer | SliceReducer
+        if reproducible:
+            self._reducer = SliceReducer(
+                trainable, names, moving_buffers, self._communicator, cap_mb, self.progress, virtual_ranks
+            )
+        else:
+            self._reducer = Reducer(
+                trainable, names, self._communicator, cap_mb, self.progress, gradient_as_bucket_view
+            )
+        for name, layer in module.named_modules():
             if isinstance(layer, SyncBatchNorm):
+                if isinstance(self._reducer, SliceReducer):
+                    raise ValueError(
+                        f"DistributedDataParallel: {name or 'the module'} is a SyncBatchNorm, but with "
+                        "reproducible=True statistics are those of a slice: use BatchNorm, and fewer virtual_ranks for "
+                        "larger slices"
+                    )
                 layer.weigh_by(self._reducer)
+                self._reducer.layers_communicate = True
+        self._comm_hook_state: Any = None
         self._synchronizes = True
         self._joining: _Join | None = None
+        self._tuner: StepTuner | None = None
+        if self.autotune is not None and isinstance(self._reducer, Reducer):
+            self._tuner = StepTuner(self.autotune, self._reducer)
+            self._comm_hook_state = self._tuner.hook_state
+        elif comm_hook not in (None, "all_reduce"):
+            self.register_comm_hook(*make(cast(str, comm_hook)))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the module; when gradients are recorded, the next ``backward`` will be reduced over all ranks."""
         if is_grad_enabled():
             check_unchanged(self._wrapped, describe(self.module))
-            self._reducer.prepare(_count_samples([*args, *kwargs.values()]), self._synchronizes)
+            if self._tuner is not None and self._synchronizes:
+                self._tune(self._tuner)
+            samples = _count_samples([*args, *kwargs.values()])
+            if isinstance(self._reducer, SliceReducer):
+                self._reducer.prepare(samples)
+            else:
+                self._reducer.prepare(samples, self._synchronizes)
             if self._joining is not None and self._synchronizes:
                 self._joining.step()
         with tracing.span("forward"):
             return self.module(*args, **kwargs)
+
+    def _tune(self, tuner: StepTuner) -> None:
+        if self._joining is not None:  # where ranks take different numbers of steps
+            tuner.skip()
+            return
+        tuner.step()
+        if tuner.chooses_hook:
+            self._comm_hook_state = tuner.hook_state
+        if tuner.autotune.choice is not None:
+            self._tuner = None
 
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -141,6 +233,11 @@ class DistributedDataParallel(Module):
         if not enable:
             yield
             return
+        if isinstance(self._reducer, SliceReducer):
+            raise RuntimeError(
+                "join: with reproducible=True every rank has its part of each step; cut the batches with "
+                "data.GlobalBatchSampler(virtual_ranks=...), which gives all ranks the same number"
+            )
         joining = self._joining = _Join(self._reducer, throw_on_early_termination)
         try:
             yield
@@ -164,12 +261,34 @@ class DistributedDataParallel(Module):
             state: what the hook keeps, or None. A ``communicator`` attribute of it that is None is set to the one that
                 buckets go over; None as a whole becomes that communicator.
             hook: the function.
+
+        Raises:
+            RuntimeError: a hook is being chosen.
         """
+        if self._tuner is not None and self._tuner.chooses_hook:
+            raise RuntimeError(
+                "register_comm_hook: DistributedDataParallel was told to choose a hook, and is at it; leave comm_hook "
+                "out to register one"
+            )
+        if isinstance(self._reducer, SliceReducer):
+            self._reducer.set_hook(state, hook)
+            self._comm_hook_state = self._reducer.hook_state
+            return
         if state is None:
             state = self._reducer.communicator
         elif getattr(state, "communicator", self) is None:
             state.communicator = self._reducer.communicator
         self._reducer.set_hook(state, hook)
+        self._comm_hook_state = state
+
+    @property
+    def comm_hook_state(self) -> Any:
+        """What the registered hook remembers, for checkpoints; None without a hook.
+
+        The state that was registered, or with ``reproducible=True`` that of all virtual ranks; see
+        :mod:`distgrad.distributed.comm_hooks.state` for its methods.
+        """
+        return self._comm_hook_state
 
     @property
     def reports(self) -> list[Report]:
@@ -196,6 +315,15 @@ class DistributedDataParallel(Module):
         Buffers of frozen modules are compared by digest and sent only if they differ.
         """
         synchronize(self._communicator, *split_buffers(self.module))
+
+
+def _check_sizes(bucket_cap_mb: float | Sequence[float] | str) -> None:
+    """Raises ValueError unless all are positive."""
+    if isinstance(bucket_cap_mb, str):
+        return
+    for size in [bucket_cap_mb] if isinstance(bucket_cap_mb, int | float) else bucket_cap_mb:
+        if not size > 0:
+            raise ValueError(f"DistributedDataParallel: bucket_cap_mb is {size}, must be above 0")
 
 
 class _Join:

@@ -61,7 +61,7 @@ def choose_progress(wanted: str, communicator: Communicator, gradient_bytes: int
         return Progress("none", f"{gradient_bytes / (1 << 20):.1f} MiB of gradients: nothing worth hiding")
     if communicator.backend != "mpi":
         return Progress("none", f"ranks are {communicator.backend}")
-    names = [name for name in CHANNELS if getattr(communicator, "concurrent", True) or name in ("poll", "none")]
+    names = [name for name in CHANNELS if communicator.concurrent or name in ("poll", "none")]
     seconds = dict(zip(names, measure(names, communicator, min(gradient_bytes, MESSAGE_BYTES)), strict=True))
     best = min(names, key=lambda name: seconds[name])
     figures = ", ".join(f"{name} {1000 * seconds[name]:.1f}" for name in names)

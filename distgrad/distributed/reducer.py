@@ -14,6 +14,7 @@ its graph at the beginning, so nobody waits for it, and the graph may be another
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ from ..autograd.engine import queue_callback, reachable_leaves
 from ..autograd.tensor import Handle
 from ..errors import CommunicationError
 from .bucket import GradBucket, make_buckets
-from .channel import Task, Ticket
+from .channel import AtTheEnd, Task, Ticket
 from .collective_log import labelled
 from .comm_hooks.report import Report
 from .communicator import Array, Communicator
@@ -80,6 +81,8 @@ class Reducer:
     Attributes:
         buckets: in the order in which they travel.
         reports: what the communication hook has said about each bucket in the last backward pass.
+        layers_communicate: whether there are layers that communicate in the backward pass, as ``SyncBatchNorm`` does.
+        finished: when the last backward pass that was reduced had all sums, on the clock of ``time.perf_counter``.
     """
 
     def __init__(
@@ -92,6 +95,8 @@ class Reducer:
         views: bool = True,
     ) -> None:
         self.reports: list[Report] = []
+        self.layers_communicate = False
+        self.finished: float | None = None
         self._parameters = list(parameters)
         self._names = list(names)
         self._positions = {id(parameter): position for position, parameter in enumerate(parameters)}
@@ -152,9 +157,9 @@ class Reducer:
         """The next backward pass counts as one over ``samples`` samples, whatever the forward pass has seen."""
         self._override = samples
 
-    def set_hook(self, state: Any, hook: CommHook) -> None:
-        """From now on ``hook`` reduces the buckets."""
-        self._hook = (state, hook)
+    def set_hook(self, state: Any, hook: CommHook | None) -> None:
+        """From now on ``hook`` reduces the buckets; None: the channel."""
+        self._hook = None if hook is None else (state, hook)
 
     def rebuild(self, bucket_cap_mb: float, order: Sequence[int] | None = None) -> None:
         """Distributes the parameters over other buckets, the same on every rank; between two backward passes.
@@ -253,7 +258,7 @@ class Reducer:
 
     def _launch(self, run: _Pass) -> None:
         """The next bucket goes on its way, with zeros for what this rank has no gradient of."""
-        if self._alone:
+        if self._alone and self._hook is None:
             run.launched = len(self.buckets)
             return
         bucket = self.buckets[run.launched]
@@ -284,6 +289,9 @@ class Reducer:
         elif run.samples != run.total:
             with np.errstate(all="ignore"):
                 bucket.flat *= bucket.flat.dtype.type(run.samples / run.total)
+        if self._hook is not None and self.layers_communicate:
+            # A hook blocks. Polled, it would do so at another place of the backward pass than on the other ranks.
+            yield AtTheEnd()
         with tracing.span("all_reduce", "communication", bucket=bucket.label, bytes=bucket.flat.nbytes):
             if self._hook is None:
                 yield from self._channel.reduce(self._communicator, bucket.flat, bucket.label)
@@ -310,10 +318,12 @@ class Reducer:
                 "no rank had a sample in this step, so there is no mean loss to take the gradient of; end the epoch "
                 "when the data ends on all ranks"
             )
-        if not self._alone:
+        if not self._alone or self._hook is not None:  # a hook may remember what it left out on more ranks
             for bucket in self.buckets:
                 self._hand_back(run, bucket)
+        if not self._alone:
             self._learn_order()
+        self.finished = time.perf_counter()
 
     def _wait(self, run: _Pass) -> None:
         while run.launched < len(self.buckets):

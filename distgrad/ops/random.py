@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -115,8 +116,63 @@ class Generator:
         """A generator of its own that stands where this one stands."""
         return Generator().set_state(self.get_state())
 
+    @classmethod
+    def keyed(cls, key: Sequence[int], index: int, seed: int = 0) -> Generator:
+        """The ``index``-th of many streams that share a key and never overlap.
 
-default_generator = Generator(int.from_bytes(os.urandom(7), "little"))
+        Args:
+            key: two unsigned 64-bit words.
+            index: an unsigned 64-bit word.
+            seed: what ``initial_seed`` says.
+        """
+        made = cls.__new__(cls)
+        made._seed = seed
+        # Drawing advances the lowest word of the counter; the index sits above the carry of 2**128 blocks.
+        counter = np.array([0, 0, index, 0], dtype=np.uint64)
+        made.stream = np.random.Generator(np.random.Philox(key=np.array(key, dtype=np.uint64), counter=counter))
+        return made
+
+
+class _DefaultGenerator(Generator):
+    """The generator of the process, or that which the calling thread has put in its place."""
+
+    def __init__(self, seed: int) -> None:
+        self._of_process = Generator(seed)
+
+    @property
+    def _present(self) -> Generator:
+        return _of_context.get() or self._of_process
+
+    @property
+    def stream(self) -> np.random.Generator:
+        return self._present.stream
+
+    @stream.setter
+    def stream(self, stream: np.random.Generator) -> None:
+        self._present.stream = stream
+
+    @property
+    def _seed(self) -> int:
+        return self._present._seed
+
+    @_seed.setter
+    def _seed(self, seed: int) -> None:
+        self._present._seed = seed
+
+
+_of_context: ContextVar[Generator | None] = ContextVar("distgrad_generator", default=None)
+default_generator: Generator = _DefaultGenerator(int.from_bytes(os.urandom(7), "little"))
+
+
+def replace_default(generator: Generator | None) -> Generator | None:
+    """From now on the default generator of the calling thread is ``generator``, that of the process if it is None.
+
+    Returns:
+        What to put back later.
+    """
+    previous = _of_context.get()
+    _of_context.set(generator)
+    return previous
 
 
 def manual_seed(seed: int) -> Generator:

@@ -457,3 +457,15 @@ def test_samples_are_not_loaded_twice():
     dataset = AugmentedDataset(50)
     list(DataLoader(dataset, 7, shuffle=True, num_workers=4))
     assert set(dataset.reads.values()) == {1} and len(dataset.reads) == 50
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_of_slices_is_a_list_of_batches(workers: int) -> None:
+    data = TensorDataset(np.arange(14.0).reshape(7, 2), np.arange(7))
+    sampler = GlobalBatchSampler(7, 5, 1, 0, shuffle=False, virtual_ranks=3)
+    first, second = DataLoader(data, batch_sampler=sampler, num_workers=workers)
+    assert [labels.tolist() for _, labels in first] == [[0, 3], [1, 4], [2]]
+    assert [labels.tolist() for _, labels in second] == [[5], [6], []]
+    assert [tuple(values.shape) for values, _ in second] == [(1, 2), (1, 2), (0, 2)]
+    np.testing.assert_array_equal(first[1][0].numpy(), [[2, 3], [8, 9]])
+    assert sampler.batches_done == 2

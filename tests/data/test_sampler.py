@@ -185,3 +185,28 @@ def test_batch_sampler_over_an_iterable_without_length():
     with pytest.raises(TypeError, match="sampler generator has none"):
         len(sampler)
     assert list(sampler) == [[0, 1], [2, 3], [4]]
+
+
+# ---- Slices
+
+
+@pytest.mark.parametrize(("length", "batch"), [(43, 20), (10, 3), (64, 16)])
+def test_slices_do_not_depend_on_the_number_of_ranks(length: int, batch: int) -> None:
+    whole = list(GlobalBatchSampler(length, batch, 1, 0, seed=5))
+    wanted = [[indices[v::8] for v in range(8)] for indices in whole]
+    for ranks in (1, 2, 3, 5, 8):
+        parts = [list(GlobalBatchSampler(length, batch, ranks, r, seed=5, virtual_ranks=8)) for r in range(ranks)]
+        assert [[s for part in step for s in part] for step in zip(*parts, strict=True)] == wanted
+
+
+def test_as_many_ranks_as_slices_have_their_usual_parts() -> None:
+    for rank in range(3):
+        sliced = GlobalBatchSampler(20, 8, 3, rank, virtual_ranks=3)
+        assert [parts for (parts,) in sliced] == list(GlobalBatchSampler(20, 8, 3, rank))
+
+
+def test_slices_need_a_virtual_rank_for_each_rank() -> None:
+    with pytest.raises(ValueError, match="2 virtual ranks cannot be shared by 3 ranks"):
+        GlobalBatchSampler(20, 8, 3, 0, virtual_ranks=2)
+    with pytest.raises(ValueError, match="virtual_ranks must be an integer of at least 1"):
+        GlobalBatchSampler(20, 8, 1, 0, virtual_ranks=0)
