@@ -4,8 +4,9 @@
 noted), ``fusion`` (what becomes one step), ``steps`` and ``convolution_step`` (what a step does), ``memory``, ``plan``.
 """
 
+from ..kernels.workspace import scratch_bytes
 from .capture import CaptureError
-from .compiled import CompiledModule, compile
+from .compiled import CompiledModule, compile, reset
 from .frozen import Split, split_frozen
 
-__all__ = ["CaptureError", "CompiledModule", "Split", "compile", "split_frozen"]
+__all__ = ["CaptureError", "CompiledModule", "Split", "compile", "reset", "scratch_bytes", "split_frozen"]

@@ -183,6 +183,8 @@ class Tracer:
             raise CaptureError("it changes in place what other tensors share memory with")
         if not isinstance(result, Traced) or result.value.dtype != tensor.value.dtype:
             raise CaptureError("an in-place change that also changes the dtype")
+        if tensor.value.differentiable and not mode.state.enabled:
+            raise CaptureError("it changes values under no_grad() and keeps the history that they had")
         tensor.value, tensor.real, tensor._requires_grad = result.value, result.real, result._requires_grad
         return tensor
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, overload
@@ -20,7 +21,7 @@ from .. import backends
 from ..autograd import Tensor
 from ..autograd.grad_mode import mode
 from ..func.pytree import flatten
-from ..kernels.workspace import Workspace
+from ..kernels.workspace import Workspace, workspace
 from ..nn import Module
 from .capture import CaptureError, capture
 from .memory import Pool
@@ -30,6 +31,7 @@ _log = logging.getLogger("distgrad.compiler")
 
 # Plans of one function: an evaluation and a training shape, each with a ragged last batch, and as much again.
 _PLANS = 8
+_PLANNERS: weakref.WeakSet[Planner] = weakref.WeakSet()
 
 
 class Planner:
@@ -53,6 +55,7 @@ class Planner:
         self._modules = modules
         self._pool = Pool()
         self._spaces: list[Workspace] = []
+        _PLANNERS.add(self)
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs the plan for these arguments, capturing it first where there is none, or else the function."""
@@ -145,6 +148,14 @@ class Planner:
             covered.update(module.modules())
         return found
 
+    def reset(self) -> None:
+        """Forgets the plans and gives their memory back, but for what tensors still lie in."""
+        self.plans.clear()
+        self.parts.clear()
+        self._pool.trim()
+        for space in self._spaces:
+            space.clear()
+
     def report(self) -> str:
         """The plans that there are, step by step, with the bytes of their memory."""
         scratch = sum(space.nbytes for space in self._spaces)
@@ -153,6 +164,17 @@ class Planner:
             parts.append(f"eager: {plan}" if isinstance(plan, str) else plan.describe())
         parts += [planner.report() for _, planner in self.parts]
         return "\n".join(parts)
+
+
+def reset() -> None:
+    """Forgets all plans and gives their memory and this thread's scratch memory back, as ``torch.compiler.reset``.
+
+    What is compiled stays so: the next call of it makes its plan anew. Memory in which a tensor still lies stays until
+    the reset after its end. :func:`scratch_bytes` says what is left of scratch memory.
+    """
+    for planner in list(_PLANNERS):
+        planner.reset()
+    workspace().clear()
 
 
 def _order(array: np.ndarray[Any, Any]) -> tuple[int, ...]:

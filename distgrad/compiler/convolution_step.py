@@ -19,8 +19,9 @@ import numpy as np
 from ..autograd.tensor import Array
 from ..kernels import fused_norm
 from ..kernels.batch_norm import inverse_deviation
-from ..kernels.convolution_plan import ConvolutionPlan, ConvolutionShape
+from ..kernels.convolution_plan import ConvolutionPlan, ConvolutionShape, Finish
 from ..kernels.fused_norm import Activation
+from ..kernels.kept_weights import kept
 from .graph import Operation, Value
 from .steps import Run, Step, ordered, pixels
 
@@ -151,7 +152,7 @@ class ConvolutionStep(Step):
         """Convolves and does the rest."""
         x = run.values[self.places[self.input]]
         shape, dtype = self.outputs[0].shape, self.outputs[0].dtype
-        packed = self._packed if self.constant else self.plan.pack(self.weight.tensor._data)
+        packed = self._packed if self.constant else self._pack()
         bias = None if self.postpones else self._shift if self.constant else _tensor(self.bias)
         residual = None if self.residual is None else ordered(run, run.values[self.places[self.residual]])
         norm = None if self.folds else self.chain.norm
@@ -166,10 +167,7 @@ class ConvolutionStep(Step):
         if norm is None:
             epilogue = None
             if residual is not None or kind is not None:
-
-                def epilogue(rows: slice, images: slice) -> None:
-                    extra = None if residual is None else residual[rows, :, images]
-                    fused_norm.add_activate(z[rows, :, images], extra, kind)
+                epilogue = Finish(z, residual, kind)
 
             self.plan.forward(pixels(x), packed, z, run.space, bias, epilogue)
             kept: Any = None
@@ -199,6 +197,10 @@ class ConvolutionStep(Step):
                 result if kind is not None and not self.recomputes else None,
                 kept,
             )
+
+    def _pack(self) -> Any:
+        weight = self.weight.tensor._data
+        return kept(weight, self.plan, "forward", lambda: self.plan.pack(weight))
 
     def output_again(self, run: Run) -> Array:
         """The output, (H, W, N, C), in the backward pass; computed once, until the step's own backward."""
@@ -288,7 +290,7 @@ class ConvolutionStep(Step):
             weight = (weight * self._affine()[0][:, None, None, None]).astype(weight.dtype)
         n, c, h, w = self.input.shape
         grad_x = run.pool.empty((h, w, n, c), self.input.dtype) if wants_input else None
-        grad_weight = np.empty(weight.shape, weight.dtype) if self.trains_weight else None
+        grad_weight = run.empty_gradient(self.places[self.weight], self.weight) if self.trains_weight else None
         if self.trains_weight and self.source is not None:
             x = self.source.output_again(run).transpose(2, 3, 0, 1)
         self.plan.backward(None if x is None else pixels(x), g, weight, grad_x, grad_weight, run.space)

@@ -23,6 +23,7 @@ from distgrad import backends
 from distgrad.kernels import im2col
 from distgrad.kernels.convolution_choice import choose
 from distgrad.kernels.convolution_plan import ConvolutionPlan, ConvolutionShape
+from distgrad.kernels.kept_weights import kept
 from distgrad.kernels.layout import empty_hwnc
 from distgrad.kernels.window import window_count
 from distgrad.kernels.workspace import workspace
@@ -81,7 +82,8 @@ def conv2d(
         return output
     s = plan.shape
     output = empty_hwnc((s.n, s.k, s.out_h, s.out_w), input.dtype)
-    plan.forward(input.transpose(2, 3, 0, 1), plan.pack(weight), output.transpose(2, 3, 0, 1), workspace(), bias)
+    packed = kept(weight, plan, "forward", lambda: plan.pack(weight))
+    plan.forward(input.transpose(2, 3, 0, 1), packed, output.transpose(2, 3, 0, 1), workspace(), bias)
     return output
 
 

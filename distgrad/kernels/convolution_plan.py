@@ -7,6 +7,7 @@ is decided in ``convolution_choice``.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .fused_norm import Activation, add_activate
 from .window import window_count
 from .workspace import Workspace
 
@@ -23,6 +25,31 @@ Pair: TypeAlias = tuple[int, int]
 
 # Called as epilogue(rows, images) when these rows of these images of the output are complete and still in cache.
 Epilogue: TypeAlias = Callable[[slice, slice], None]
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The epilogue ``out = activation(out + residual)``. A plan that can do it while it writes does not call it.
+
+    Attributes:
+        out: the convolution's output, (Ho, Wo, N, K).
+        residual: what to add, of the shape of ``out``, or None.
+        activation: None, ``"relu"`` or limits ``(low, high)``.
+    """
+
+    out: FloatArray
+    residual: FloatArray | None
+    activation: Activation
+
+    def __call__(self, rows: slice, images: slice) -> None:
+        """Does it to some rows of some images."""
+        extra = None if self.residual is None else self.residual[rows, :, images]
+        add_activate(self.out[rows, :, images], extra, self.activation)
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """The activation as limits."""
+        return (0.0, math.inf) if self.activation == "relu" else self.activation
 
 
 @dataclass(frozen=True)

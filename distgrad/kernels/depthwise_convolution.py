@@ -9,14 +9,17 @@ gradient of the input is the same for each phase of the pixels by the stride, as
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import lcm
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .convolution_plan import ConvolutionPlan, ConvolutionShape, Epilogue
+from .convolution_plan import ConvolutionPlan, ConvolutionShape, Epilogue, Finish
 from .direct_convolution import DIRECT_ERROR, phase_axis
 from .gather import Axis, Segment, window_view
+from .jit import depthwise
+from .jit.machine import lanes, machine
 from .layout import copy_to_hwnc
 from .workspace import Workspace
 
@@ -75,6 +78,9 @@ class DepthwisePlan(ConvolutionPlan):
             return
         s = self.shape
         x = _runs_of(x, "depthwise input", space)
+        if (period := self._period(x)) is not None:
+            self._forward_compiled(x, packed[0], out, period, bias, epilogue)
+            return
         for images, rows in self._blocks(s.out_h, s.out_w, out.itemsize):
             for kernel in range(self.kernels):
                 target = _runs(out[rows, :, images]) if self.kernels == 1 else None
@@ -89,6 +95,37 @@ class DepthwisePlan(ConvolutionPlan):
                     np.copyto(part, result.reshape(part.shape))
             if epilogue is not None:
                 epilogue(rows, images)
+
+    def _period(self, images: FloatArray) -> int | None:
+        """The numbers of a row of values a channel where compiled kernels take it: one kernel a channel."""
+        if self.kernels > 1 or machine() is None or images.dtype not in (np.float32, np.float64):
+            return None
+        period = lcm(self.shape.c, lanes(images.dtype))
+        return period if self.shape.n * self.shape.c % period == 0 else None
+
+    def _forward_compiled(
+        self,
+        x: FloatArray,
+        taps: FloatArray,
+        out: FloatArray,
+        period: int,
+        bias: FloatArray | None,
+        epilogue: Epilogue | None,
+    ) -> None:
+        repeat = period // self.shape.c
+        weights, start = np.tile(taps, repeat), None if bias is None else np.tile(bias, repeat)
+        finish = epilogue if isinstance(epilogue, Finish) else None
+        if finish is None or finish.residual is None or finish.residual.strides == finish.out.strides:
+            residual, limits = (None, None) if finish is None else (finish.residual, finish.limits)
+            if epilogue is None or finish is not None:
+                depthwise.correlate(self._axes, x, weights, out, slice(0, len(out)), start, residual, limits)
+                return
+        assert epilogue is not None
+        step = max(1, _BLOCK_BYTES // max(1, out[0].size * out.itemsize))
+        for first in range(0, len(out), step):
+            rows = slice(first, min(first + step, len(out)))
+            depthwise.correlate(self._axes, x, weights, out, rows, start)
+            epilogue(rows, slice(0, out.shape[2]))
 
     def backward(
         self,
@@ -133,12 +170,21 @@ class DepthwisePlan(ConvolutionPlan):
                     continue
                 axes = vertical[1], horizontal[1]
                 of_phase = taps[vertical[0]][:, horizontal[0]]
+                if (period := self._period(g)) is not None:
+                    repeated = np.tile(of_phase, period // s.c)
+                    depthwise.correlate(axes, g, repeated, phase, slice(0, len(phase)))
+                    continue
                 for images, rows in self._blocks(axes[0].count, axes[1].count, g.itemsize):
                     target = _runs(phase[rows, :, images])
                     _accumulate(axes, g[:, :, images], of_phase, target, rows, space, None, add)
 
     def _backward_weight(self, x: FloatArray, g: FloatArray, grad_taps: FloatArray, space: Workspace) -> None:
         s = self.shape
+        if (period := self._period(g)) is not None:
+            sums = np.zeros((s.kh, s.kw, period), g.dtype)
+            depthwise.add_products(self._axes, x, g, sums)
+            grad_taps += sums.reshape(s.kh, s.kw, -1, s.c).sum(axis=2)
+            return
         for images, rows in self._blocks(s.out_h, s.out_w, g.itemsize, _SUMMED_WINDOWS):
             for part, to_rows, to_cols, height, width in _windows(self._axes, x[:, :, images], rows):
                 if not part.size:

@@ -8,6 +8,7 @@ is ever added up. The gradient of the weight is ``(K, windows) @ (windows, kh*kw
 
 from __future__ import annotations
 
+from functools import partial
 from math import gcd
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from .convolution_plan import ConvolutionPlan, ConvolutionShape, Epilogue
 from .gather import Axis, Block, Gather, matrix
+from .kept_weights import kept
 from .layout import copy_to_hwnc
 from .small_products import Cut, cut, multiply, pack, sum_of_products
 from .workspace import Workspace
@@ -128,9 +130,8 @@ class DirectPlan(ConvolutionPlan):
                 target[...] = 0
                 continue
             how = cut(phase.gather.inner, s.c // s.groups)
-            # (G, K/G, C/G, taps, taps) -> (G, taps, taps, K/G, C/G)
-            taps = by_group[:, :, :, phase.taps[0], phase.taps[1]].transpose(0, 3, 4, 1, 2)
-            _correlate(phase.gather, how, grad, pack(taps, how.columns), target, space, None, None)
+            packed = kept(weight, self, (phase.row, phase.col), partial(_pack_taps, by_group, phase, how.columns))
+            _correlate(phase.gather, how, grad, packed, target, space, None, None)
 
     def _backward_weight(self, x: FloatArray, grad: FloatArray, grad_weight: FloatArray, space: Workspace) -> None:
         s, gather, dtype = self.shape, self._gather, grad.dtype
@@ -155,6 +156,11 @@ class DirectPlan(ConvolutionPlan):
         # (G, K/G, kh, kw, C/G) -> (G, K/G, C/G, kh, kw)
         result = total.reshape(s.groups, per_group, s.kh, s.kw, s.c // s.groups).transpose(0, 1, 4, 2, 3)
         np.copyto(grad_weight.reshape(result.shape), result)
+
+
+def _pack_taps(by_group: FloatArray, phase: _Phase, columns: int) -> FloatArray:
+    # (G, K/G, C/G, taps, taps) -> (G, taps, taps, K/G, C/G)
+    return pack(by_group[:, :, :, phase.taps[0], phase.taps[1]].transpose(0, 3, 4, 1, 2), columns)
 
 
 def phase_axis(

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.kernels.jit import channels
 from distgrad.kernels.lines import LineSums, pieces, tiled
 from distgrad.kernels.workspace import Workspace, workspace
 
@@ -55,6 +56,10 @@ class ChannelStatistics:
 
     def add(self, block: FloatArray) -> None:
         """Counts the pixels of ``block``, (rows, W, N, C)."""
+        if channels.takes(block):
+            self._count_compiled(block)
+            self.count += block.size // self.channels
+            return
         space = self._space or workspace()
         scratch = None
         for (lines,) in pieces(block):
@@ -62,11 +67,20 @@ class ChannelStatistics:
                 scratch = space.get("norm: distances", lines.shape, self.dtype)
             self._count(lines, scratch)
             if self._pivot is None:
-                self._pivot = self._choose_pivot(lines.size // self.channels)
+                self._pivot = self._choose_pivot(lines.size // self.channels, self._sum.total(), self._square.total())
                 if self._pivot.any():
                     self._sum, self._square = LineSums(self.channels), LineSums(self.channels)
                     self._count(lines, scratch)
         self.count += block.size // self.channels
+
+    def _count_compiled(self, block: FloatArray) -> None:
+        if self._pivot is None:
+            part = block[:1] if channels.takes(block[:1]) else block
+            total, square = channels.run("statistics", (part,), (None,))
+            self._pivot = self._choose_pivot(part.size // self.channels, total, square)
+        total, square = channels.run("statistics", (block,), (self._pivot if self._pivot.any() else None,))
+        self._sum.add_total(total)
+        self._square.add_total(square)
 
     def _count(self, lines: FloatArray, scratch: FloatArray) -> None:
         if self._pivot is not None and self._pivot.any():
@@ -76,11 +90,11 @@ class ChannelStatistics:
         self._sum.add(lines)
         self._square.add(np.multiply(lines, lines, out=scratch))
 
-    def _choose_pivot(self, count: int) -> FloatArray:
+    def _choose_pivot(self, count: int, total: Doubles, squares: Doubles) -> FloatArray:
         """From the sums of one piece. That its variance may be inexact does not matter for the comparison."""
-        mean = self._sum.total() / count
+        mean = total / count
         square = np.square(mean)
-        far = square > _FAR * _FAR * (self._square.total() / count - square)
+        far = square > _FAR * _FAR * (squares / count - square)
         return np.where(far, mean, 0).astype(self.dtype)
 
     def result(self) -> tuple[Doubles, Doubles, int]:
@@ -164,6 +178,9 @@ def normalize(
         activation: None, ``"relu"`` or limits ``(low, high)``.
         space: scratch memory, needed where ``out`` is ``residual``; the thread's without it.
     """
+    if channels.takes(z, out, residual):
+        channels.run("normalize", (z, out, residual), (scale, shift, center), limits=_numbers(activation))
+        return
     rows: tuple[Any, ...] | None = None
     overwritten = residual is not None and np.may_share_memory(out, residual)
     for lines, into, extra in pieces(z, out, residual):
@@ -215,6 +232,11 @@ def _limits(activation: Activation, length: int, dtype: np.dtype[Any]) -> tuple[
     return np.full(length, low, dtype), np.full(length, high, dtype)
 
 
+def _numbers(activation: Activation) -> tuple[float, float] | None:
+    """The limits of an activation, of which the second may be infinite."""
+    return (0.0, np.inf) if activation == "relu" else activation
+
+
 def _apply(limits: tuple[FloatArray | None, FloatArray | None], lines: FloatArray) -> None:
     low, high = limits
     if low is not None:
@@ -257,13 +279,22 @@ def masked_gradient_sums(
     Raises:
         ValueError: an activation without ``output`` or ``out``.
     """
-    channels = grad.shape[3]
     if activation is not None and (output is None or out is None):
         raise ValueError("masked_gradient_sums: an activation needs its output and an array for the masked gradient")
-    sums, products = LineSums(channels), LineSums(channels)
+    count = grad.shape[3]
+    subtracted = mean.astype(z.dtype).astype(np.float64) if centered else np.zeros(count)
+    into_out, of_output = (out, output) if activation is not None else (None, None)
+    if channels.takes(grad, z, into_out, of_output):
+        total, product = channels.run(
+            "masked sums",
+            (grad, z, into_out, of_output),
+            (subtracted if centered else None,),
+            limits=_numbers(activation),
+        )
+        return total, product - (mean - subtracted) * total
+    sums, products = LineSums(count), LineSums(count)
     space = space or workspace()
     scratch = passes = np.empty(0)
-    subtracted = mean.astype(z.dtype).astype(np.float64) if centered else np.zeros(channels)
     row: FloatArray | None = None
     for g, x, into, y in pieces(grad, z, out, output):
         if scratch.shape != x.shape:
@@ -310,14 +341,17 @@ def normalize_backward(
         centered: as in ``masked_gradient_sums``.
         space: scratch memory; the thread's without it.
     """
+    middle = mean.astype(z.dtype).astype(np.float64) if centered else np.zeros(z.shape[3])
+    values = (scale, level - (mean - middle) * slope, slope, middle)
+    if channels.takes(grad, z, out):
+        channels.run("normalize backward", (grad, z, out), values if centered else (*values[:3], None))
+        return
     space = space or workspace()
     shared = np.may_share_memory(out, grad)
-    middle = mean.astype(z.dtype).astype(np.float64) if centered else np.zeros(z.shape[3])
     rows: tuple[FloatArray, ...] | None = None
     part = None
     for g, x, into in pieces(grad, z, out):
         if rows is None:
-            values = (scale, level - (mean - middle) * slope, slope, middle)
             rows = tuple([tiled(v, x.shape[-1], z.dtype) for v in values])
         factor, offset, tilt, subtracted = rows
         if not shared:
@@ -358,6 +392,10 @@ def scale_gradient(
     """
     if activation is not None and output is None:
         raise ValueError("scale_gradient: an activation needs its output")
+    of_output = output if activation is not None else None
+    if channels.takes(grad, out, of_output, masked):
+        channels.run("scale", (grad, out, of_output, masked), (scale,), limits=_numbers(activation))
+        return
     space = space or workspace()
     row: FloatArray | None = None
     passes = np.empty(0)
@@ -376,6 +414,9 @@ def mask_gradient(
     grad: FloatArray, output: FloatArray, activation: Activation, out: FloatArray, space: Workspace | None = None
 ) -> None:
     """``out = grad`` where the activation passes it, else 0. All (H, W, N, C); ``out`` may be ``grad``."""
+    if activation is not None and channels.takes(grad, output, out):
+        channels.run("mask", (grad, output, out), (), limits=_numbers(activation))
+        return
     space = space or workspace()
     for g, y, into in pieces(grad, output, out):
         _mask(g, y, activation, into, space.get("norm: mask", y.shape, np.bool_), space)

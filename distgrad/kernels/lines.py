@@ -95,6 +95,10 @@ class LineSums:
             sums = _ones(lines.shape[-2], lines.dtype) @ lines  # (k) @ (..., k, m)
             np.add.reduce(sums, axis=tuple(range(sums.ndim - 1)), out=row)
 
+    def add_total(self, sums: NDArray[np.float64]) -> None:
+        """Counts what was summed elsewhere, (C,)."""
+        self._total += sums
+
     def total(self) -> NDArray[np.float64]:
         """The sums so far, (C,)."""
         self._gather()

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.kernels.jit import max_pooling
 from distgrad.kernels.layout import runs
 from distgrad.kernels.window import overlap
 from distgrad.kernels.workspace import Workspace, workspace
@@ -69,6 +70,9 @@ def max_pool(
     space = space or workspace()
     pixels, maxima = runs(x), runs(out)
     kept = None if places is None else runs(places)
+    if max_pooling.takes(pixels, kept):
+        max_pooling.max_pool(pixels, maxima, kept, tuple(window))
+        return
     lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     for block, rows, cols in _blocks(maxima.shape, pixels, window):
         best = maxima[block]
@@ -123,6 +127,9 @@ def max_pool_backward(
         return
     space = space or workspace()
     given, kept = runs(grad), runs(places)
+    if max_pooling.takes(given, kept):
+        max_pooling.max_pool_backward(given, kept, runs(grad_x), tuple(window))
+        return
     bits = given.view(_WORDS[grad.itemsize])
 
     def add(tap: int, windows: tuple[slice, slice], target: FloatArray, first: bool) -> None:

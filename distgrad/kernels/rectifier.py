@@ -25,8 +25,9 @@ def rectified(input: Any, out: NDArray[Any] | None = None) -> Any:
         input: any shape; integers as well.
         out: where to write, which may be ``input``; a new array without it.
     """
-    if np.size(input) < _FEW or input.dtype.kind != "f":
-        return np.maximum(input, 0, out=out)
+    if input.size < _FEW or input.dtype.kind != "f":
+        # NumPy takes an array of the same dtype sooner than a Python number
+        return np.maximum(input, _zero(input.dtype), out=out)
     out = np.empty_like(input) if out is None else out
     vectors = flat(input, out) if out.dtype == input.dtype and out.shape == input.shape else None
     if vectors is None:
@@ -36,6 +37,13 @@ def rectified(input: Any, out: NDArray[Any] | None = None) -> Any:
     np.maximum(values[:whole].reshape(-1, _ROW), _zeros(input.dtype), out=results[:whole].reshape(-1, _ROW))
     np.maximum(values[whole:], 0, out=results[whole:])
     return out
+
+
+@lru_cache(maxsize=16)
+def _zero(dtype: np.dtype[Any]) -> NDArray[Any]:
+    zero = np.zeros((), dtype)
+    zero.flags.writeable = False
+    return zero
 
 
 @lru_cache(maxsize=8)

@@ -87,6 +87,11 @@ def pieces_pay() -> bool:
     return wide and blas_threads() == 1
 
 
+def forget_threads() -> None:
+    """BLAS has another number of threads now: what was decided by it is decided anew."""
+    pieces_pay.cache_clear()
+
+
 def blas_threads() -> int:
     """How many threads BLAS was told to use, by the variables it reads when NumPy is imported."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):

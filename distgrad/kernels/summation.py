@@ -41,6 +41,9 @@ def sum_over(input: FloatArray, axes: tuple[int, ...], keepdims: bool = False, d
         A C-contiguous array of ``dtype``; a NumPy scalar where no dimension is left.
     """
     dtype = input.dtype if dtype is None else np.dtype(dtype)
+    whole = input.size <= _SMALL and len(axes) == input.ndim and not keepdims
+    if whole and dtype is input.dtype and dtype.char in "fd":
+        return _add(input, None)  # of a small loss, without further questions
     if dtype == np.float16:
         return sum_over(input, axes, keepdims, np.float32).astype(dtype)
     if dtype.kind != "f" or input.size <= _SMALL or not axes or _few(input, axes):

@@ -29,7 +29,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .convolution_plan import ConvolutionPlan, ConvolutionShape, Epilogue, FloatArray
+from .convolution_plan import ConvolutionPlan, ConvolutionShape, Epilogue, Finish, FloatArray
+from .jit import weight_transform
+from .jit.machine import machine
+from .jit.winograd_passes import WinogradPasses
 from .winograd_backward import accumulate_weight, finish_weight, scatter_input
 from .winograd_tiles import (
     Tiling,
@@ -92,6 +95,8 @@ class WinogradPlan(ConvolutionPlan):
         g = self.rows.full.g
         self._g = np.kron(g, g).astype(dtype)  # (a*b, 9)
         self._plane = len(g), len(g)
+        self._adds_bias = bool((self.rows.full.at[:, 0] == 1).all() and (self.columns.full.at[:, 0] == 1).all())
+        self._passes = WinogradPasses(self.rows, self.columns)
         self._forward_block = self._block(_FORWARD_SHARE)
         self._backward_block = self._block(_BACKWARD_SHARE)
 
@@ -114,10 +119,14 @@ class WinogradPlan(ConvolutionPlan):
         inner, outer = weight.shape[:2]
         block = channel_block(inner, outer)
         blocks = (outer // block, inner, block)
-        taps = space.get("winograd taps", (3, 3, *blocks), weight.dtype)
-        np.copyto(taps, weight.reshape(inner, outer // block, block, 3, 3).transpose(3, 4, 1, 0, 2))
         size, points = inner * outer, len(self._g)
         packed = padded(space, "winograd u", (points,), size, weight.dtype)
+        if weight_transform.takes(block, weight):
+            packed = packed.reshape(*self._plane, *blocks)
+            weight_transform.transform_weight(weight, self.rows.full.g, packed)
+            return packed
+        taps = space.get("winograd taps", (3, 3, *blocks), weight.dtype)
+        np.copyto(taps, weight.reshape(inner, outer // block, block, 3, 3).transpose(3, 4, 1, 0, 2))
         # (a*b, 9) @ (9, outer*inner) -> (a*b, outer*inner)
         transform(self._g, taps.reshape(9, size), packed)
         return packed.reshape(*self._plane, *blocks)
@@ -142,11 +151,16 @@ class WinogradPlan(ConvolutionPlan):
                 tiles = self._transform_input(pixels, first, stop, space)
                 products = self._points("winograd m", stop - first, count, shape.k, space)
                 multiply(tiles, packed, products, rows.presence(first, stop), across, count)
-                if bias is not None:
+                if self._finish(products, first, stop, results, bias, epilogue, images, space):
+                    continue
+                if bias is not None and self._adds_bias:
                     products[0, 0] += bias
                 self._transform_output(products, first, stop, results, space)
+                finished = slice(first * rows.tile, min(stop * rows.tile, shape.out_h))
+                if bias is not None and not self._adds_bias:
+                    results[finished] += np.tile(bias, count)
                 if epilogue is not None:
-                    epilogue(slice(first * rows.tile, min(stop * rows.tile, shape.out_h)), images)
+                    epilogue(finished, images)
 
     def backward(
         self,
@@ -179,7 +193,9 @@ class WinogradPlan(ConvolutionPlan):
                 pixels = self._runs("winograd x", x, images, space)
             if grad_x is not None:
                 targets = self._runs("", grad_x, images, space)
-                ring = self._ring(count, space)
+                compiled = self._in_one_pass(targets.shape[2])
+                if not compiled:
+                    ring = self._ring(count, space)
             for first, stop in _blocks(rows.count, self._backward_block[1]):
                 tiles = self._transform_gradient(grads, first, stop, space)
                 down = rows.presence(first, stop)
@@ -188,10 +204,16 @@ class WinogradPlan(ConvolutionPlan):
                     accumulate_weight(inputs, tiles, sums, down, across, count, not begun, space)
                     begun = True
                     if single:
-                        finish_weight(sums, self._g, grad_weight, space)
+                        self._finish_weight(sums, grad_weight, space)
                 if grad_x is not None:
                     if single:
                         packed = self._transform_weight(weight, space)
+                    if compiled:
+                        products = self._points("winograd ring", stop - first, count, self.shape.c, space)
+                        multiply(tiles, packed, products, down, across, count)
+                        aside = space.get("winograd aside", (targets.shape[2],), targets.dtype)
+                        self._passes.scatter(products, targets, first, stop, aside)
+                        continue
                     multiply(tiles, packed, ring[1:].transpose(1, 2, 0, 3, 4), down, across, count)
                     flat = ring.reshape(*ring.shape[:3], columns.count, -1)
                     scatter_input(flat, rows, columns, first, stop, targets, space)
@@ -201,11 +223,51 @@ class WinogradPlan(ConvolutionPlan):
             if not begun:
                 grad_weight[...] = 0
             elif not single:
-                finish_weight(sums, self._g, grad_weight, space)
+                self._finish_weight(sums, grad_weight, space)
+
+    def _finish_weight(self, sums: FloatArray, grad_weight: FloatArray, space: Workspace) -> None:
+        """The weight's gradient from that of its transform."""
+        if weight_transform.takes(sums.shape[4], by_inner := grad_weight.transpose(1, 0, 2, 3)):
+            weight_transform.gather_weight(sums, self.rows.full.g, by_inner)
+        else:
+            finish_weight(sums, self._g, grad_weight, space)
+
+    def _in_one_pass(self, run: int) -> bool:
+        """Whether compiled transforms take runs of this length."""
+        return self.shape.stride == (1, 1) and machine() is not None and self._passes.takes(run)
+
+    def _finish(
+        self,
+        products: FloatArray,
+        first: int,
+        stop: int,
+        out: FloatArray,
+        bias: FloatArray | None,
+        epilogue: Epilogue | None,
+        images: slice,
+        space: Workspace,
+    ) -> bool:
+        """The output's transform with all that follows, compiled; False if that is not possible."""
+        run = out.shape[2]
+        if not self._in_one_pass(run):
+            return False
+        finish = epilogue if isinstance(epilogue, Finish) else None
+        residual = None
+        if finish is not None and finish.residual is not None:
+            residual = self._runs("winograd residual", finish.residual, images, space)
+        row = None if bias is None else np.tile(bias, run // len(bias))
+        self._passes.output(products, out, first, stop, row, residual, None if finish is None else finish.limits)
+        if epilogue is not None and finish is None:
+            epilogue(slice(first * self.rows.tile, min(stop * self.rows.tile, self.shape.out_h)), images)
+        return True
 
     def _transform_input(self, x: FloatArray, first: int, stop: int, space: Workspace) -> FloatArray:
         """``B^T x B`` of tile rows ``first..stop``: (H, W, N*C) to (a, b, t, w*N, C)."""
         rows, columns, run = self.rows, self.columns, x.shape[2]
+        if self._in_one_pass(run):
+            tiles = self._points("winograd v", stop - first, run // self.shape.c, self.shape.c, space)
+            self._passes.input(x, tiles, first, stop)
+            return tiles
         half = self._half(stop - first, columns.span, run, space)
         left = columns.padding
         right = left + columns.used
@@ -248,6 +310,10 @@ class WinogradPlan(ConvolutionPlan):
     def _transform_gradient(self, grad: FloatArray, first: int, stop: int, space: Workspace) -> FloatArray:
         """``A grad A^T``, the adjoint of ``_transform_output``: (Ho, Wo, N*K) to (a, b, t, w*N, K)."""
         rows, columns, run = self.rows, self.columns, grad.shape[2]
+        if self._in_one_pass(run):
+            tiles = self._points("winograd m", stop - first, run // self.shape.k, self.shape.k, space)
+            self._passes.gradient(grad, tiles, first, stop)
+            return tiles
         half = self._half(stop - first, columns.out, run, space)
         for row in range(first, stop):
             matrices = rows.matrices(row)
@@ -376,17 +442,32 @@ _TILES = (2, 3, 4, 5)
 _TIE = 1.08
 
 
-def best_tile(shape: ConvolutionShape, frozen: bool = False) -> int | None:
+# The same of compiled direct products, which read pixels where they lie; for the forward pass, and for all three.
+_COMPILED = _Costs(40e-6, 8.2e-12, 0.0, 0.0, 61e-12, 24e-6, 9.4e-6, 34e-6, 10.0e-12, 51e-12, 40e-12, 31e-12)
+_COMPILED_TRAINING = _Costs(
+    150e-6, 27e-12, 0.0, 0.0, 600e-12, 62e-6, 35e-6, 88e-6, 30.2e-12, 1110e-12, 182e-12, 101e-12
+)
+
+
+def best_tile(shape: ConvolutionShape, frozen: bool = False, compiled: bool = False) -> int | None:
     """The tile that is fastest for a convolution, or None where computing it directly is faster.
 
     Args:
         shape: of the convolution.
         frozen: count the forward pass alone, with a weight that was packed before; otherwise packing, the forward pass
             and both gradients.
+        compiled: computing it directly means by compiled products.
     """
+    if compiled and shape.stride != (1, 1):
+        return None
     if not takes(shape) or shape.n == 0 or shape.out_h * shape.out_w == 1:
         return None
-    costs = _FROZEN if frozen else _TRAINING
+    costs = {
+        (False, False): _TRAINING,
+        (False, True): _FROZEN,
+        (True, False): _COMPILED_TRAINING,
+        (True, True): _COMPILED,
+    }[compiled, frozen]
     outputs = shape.n * shape.out_h * shape.out_w
     direct = (
         costs.direct_call

@@ -10,12 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distgrad.kernels import depthwise_convolution, direct_convolution, small_products, stem_convolution
+from distgrad import backends
+from distgrad.kernels import (
+    compiled_convolution,
+    compiled_stem,
+    depthwise_convolution,
+    direct_convolution,
+    small_products,
+    stem_convolution,
+)
+from distgrad.kernels.compiled_convolution import CompiledPlan
+from distgrad.kernels.compiled_stem import CompiledStemPlan
 from distgrad.kernels.convolution import conv2d_output_shape, conv2d_reference
 from distgrad.kernels.convolution_choice import choose
 from distgrad.kernels.convolution_plan import ConvolutionPlan, ConvolutionShape
 from distgrad.kernels.depthwise_convolution import DepthwisePlan
 from distgrad.kernels.direct_convolution import DirectPlan
+from distgrad.kernels.jit.machine import machine
 from distgrad.kernels.stem_convolution import StemPlan
 from distgrad.kernels.winograd import WinogradPlan
 from distgrad.kernels.workspace import Workspace
@@ -35,7 +46,31 @@ MORE: dict[str, tuple[Any, ...]] = {
     "depthwise, uncovered": ((2, 3, 10, 11), (3, 1, 2, 2), (4, 3), (0, 0), (1, 1), 3),
     "no pixels": ((2, 3, 0, 4), (4, 3, 1, 2), (1, 1), (1, 1), (1, 1), 1),
 }
+NEEDS_COMPILER = pytest.mark.skipif(machine() is None, reason="llvmlite is not installed: pip install distgrad[fast]")
 PLANS = DirectPlan, StemPlan, DepthwisePlan
+# Those of compiled kernels, and a depthwise one of theirs: (input, weight, stride, padding, dilation, groups)
+COMPILED: dict[str, tuple[Any, ...]] = {
+    "images": ((9, 32, 7, 6), (48, 32, 3, 3), (2, 2), (1, 1), (1, 1), 1),
+    "few images": ((2, 16, 9, 15), (32, 16, 3, 3), (1, 2), (1, 2), (2, 1), 1),
+    "one image": ((1, 32, 5, 40), (64, 32, 1, 3), (1, 1), (0, 1), (1, 1), 1),
+    "pointwise, strided": ((5, 64, 6, 7), (32, 64, 1, 1), (2, 2), (0, 0), (1, 1), 1),
+    "strided beyond the kernel": ((4, 16, 10, 11), (16, 16, 2, 2), (4, 3), (0, 0), (1, 1), 1),
+    "only padding": ((4, 16, 2, 3), (16, 16, 3, 3), (3, 3), (4, 5), (1, 1), 1),
+    "groups of many channels": ((4, 528, 3, 3), (16, 528, 2, 2), (1, 1), (1, 0), (1, 1), 1),
+    "many channels out": ((4, 288, 4, 4), (256, 288, 1, 1), (1, 1), (0, 0), (1, 1), 1),
+}
+COMPILED_STEMS: dict[str, tuple[Any, ...]] = {
+    "pictures": ((3, 3, 15, 13), (64, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1),
+    "pictures, wide": ((2, 3, 4, 70), (32, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    "dilated": ((3, 1, 12, 14), (16, 1, 3, 3), (1, 3), (2, 4), (2, 2), 1),
+    "wide kernel": ((2, 2, 5, 40), (48, 2, 1, 15), (1, 1), (0, 7), (1, 1), 1),
+    "rows left over": ((2, 3, 10, 11), (16, 3, 2, 2), (4, 3), (0, 0), (1, 1), 1),
+}
+COMPILED_DEPTHWISE: dict[str, tuple[Any, ...]] = {
+    "strided": ((4, 24, 9, 10), (24, 1, 3, 3), (2, 2), (1, 1), (1, 1), 24),
+    "dilated": ((2, 80, 9, 8), (80, 1, 3, 2), (2, 1), (3, 1), (1, 2), 80),
+    "uncovered": ((1, 16, 10, 11), (16, 1, 2, 2), (4, 3), (0, 0), (1, 1), 16),
+}
 
 
 def _takes(plan: type[ConvolutionPlan], case: tuple[Any, ...]) -> bool:
@@ -52,6 +87,15 @@ COMBINATIONS = pytest.mark.parametrize(
         for plan in PLANS
         for name, case in {**CASES, **MORE}.items()
         if _takes(plan, case)
+    ]
+    + [
+        pytest.param(plan, case, id=f"{plan.__name__}, compiled, {name}", marks=NEEDS_COMPILER)
+        for plan, cases in (
+            (CompiledPlan, COMPILED),
+            (CompiledStemPlan, COMPILED_STEMS),
+            (DepthwisePlan, COMPILED_DEPTHWISE),
+        )
+        for name, case in cases.items()
     ],
 )
 
@@ -125,6 +169,8 @@ def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         for module, names in (
             (direct_convolution, ("_COLUMN_BYTES", "_PIXEL_BYTES", "_WEIGHT_BYTES")),
             (stem_convolution, ("_STRIP_BYTES", "_SUMMED_BYTES")),
+            (compiled_convolution, ("_BLOCK_BYTES", "_SUMMED")),
+            (compiled_stem, ("_BLOCK_BYTES", "_PICTURE_BYTES")),
             (depthwise_convolution, ("_BLOCK_BYTES", "_RUN", "_SUMMED_WINDOWS")),
         ):
             for name in names:
@@ -201,6 +247,16 @@ def test_any_order_of_memory(make: Callable[..., ConvolutionPlan], case: tuple[A
         (DirectPlan, ((4, 256, 20, 20), (96, 256, 1, 1), (1, 1), (0, 0), (1, 1), 1)),
         (StemPlan, ((4, 3, 64, 64), (64, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1)),
         (DepthwisePlan, ((4, 64, 30, 30), (64, 1, 3, 3), (1, 1), (1, 1), (1, 1), 64)),
+        pytest.param(
+            CompiledPlan,
+            ((4, 512, 20, 20), (96, 512, 3, 3), (2, 2), (1, 1), (1, 1), 1),
+            marks=NEEDS_COMPILER,
+        ),
+        pytest.param(
+            CompiledStemPlan,
+            ((4, 3, 64, 64), (64, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1),
+            marks=NEEDS_COMPILER,
+        ),
     ],
 )
 def test_float32_is_as_exact_as_the_plan_says(
@@ -237,7 +293,25 @@ def test_shapes_that_a_plan_cannot_compute_are_refused() -> None:
         DepthwisePlan(shape_of(MORE["pictures"]))
 
 
-def test_the_choice() -> None:
+@NEEDS_COMPILER
+def test_the_choice_of_compiled_plans() -> None:
+    def chosen(case: tuple[Any, ...], algorithm: Any = "auto") -> type[ConvolutionPlan]:
+        return type(choose(shape_of(case, np.float32), algorithm))
+
+    block = (32, 64, 56, 56), (64, 64, 3, 3), (1, 1), (1, 1), (1, 1), 1
+    assert chosen(block) is WinogradPlan and chosen(block, "direct") is CompiledPlan
+    assert chosen(((32, 64, 56, 56), (128, 64, 3, 3), (2, 2), (1, 1), (1, 1), 1)) is CompiledPlan
+    assert chosen(((32, 64, 56, 56), (60, 64, 1, 1), (1, 1), (0, 0), (1, 1), 1)) is DirectPlan
+    assert chosen(((32, 3, 224, 224), (64, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1)) is CompiledStemPlan
+    with backends.jits("off"):
+        assert chosen(block, "direct") is DirectPlan
+        with pytest.raises(ValueError, match="llvmlite"):
+            CompiledPlan(shape_of(block))
+
+
+def test_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "jit", "off")
+
     def chosen(case: tuple[Any, ...], algorithm: Any = "auto") -> type[ConvolutionPlan]:
         return type(choose(shape_of(case, np.float32), algorithm))
 

@@ -34,6 +34,8 @@ from distgrad.kernels.pooling import (
     pool2d_output_shape,
 )
 
+pytestmark = pytest.mark.usefixtures("both")
+
 # (kernel_size, stride, padding, dilation, ceil_mode)
 MAX_CASES: dict[str, tuple[Any, ...]] = {
     "resnet": ((3, 3), (2, 2), (1, 1), (1, 1), False),

@@ -13,6 +13,8 @@ from distgrad.kernels.im2col import conv2d, conv2d_input, conv2d_weight
 from distgrad.kernels.winograd import WinogradPlan, best_tile
 from distgrad.kernels.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("both")
+
 TILES = [(stride, tile) for stride in (1, 2) for tile in (2, 3, 4, 5, 6)]
 
 
