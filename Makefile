@@ -33,7 +33,7 @@ test: ready-test ## set up, then run the whole suite: one process, then 1, 2, 3 
 	@$(in_venv) python tests/run.py $(ARGS)
 
 parity: ready-parity ## compare with PyTorch, installed for this as the oracle
-	@$(in_venv) python -m pytest -q -m 'parity and not mpi' $(ARGS)
+	@$(in_venv) python tests/run.py --parity $(ARGS)
 
 bench: ready-bench ## measure beside PyTorch and others, an hour in all; PART=networks for one of them
 	@for part in $(PART); do case $$part in overhead|memory|data_path|threads) to='--json build/benchmarks/'$$part.json;; *) to=;; esac; \
@@ -45,7 +45,7 @@ lint: ready-lint ## formatting, lints, types, import order
 	done; [ -z "$$failed" ] || { echo "lint failed:$$failed"; exit 1; }
 
 compose: ready-test ## build the image and run docker-compose.yml on the Docker engine that is up
-	@$(in_venv) DISTGRAD_TEST_COMPOSE=1 python -m pytest -q tests/compose $(ARGS)
+	@$(in_venv) DISTGRAD_TEST_COMPOSE=$${DISTGRAD_TEST_COMPOSE:-1} python -m pytest -q tests/compose $(ARGS)
 
 clean: ## remove .venv, caches and build output; runs/ and data/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -55,10 +55,10 @@ clean: ## remove .venv, caches and build output; runs/ and data/ stay
 
 comma := ,
 with_mpi       = $(if $(filter wheel,$(MPI)),mpi$(comma))
-extras_run     = $(with_mpi)quickstart
-extras_test    = $(with_mpi)quickstart,test
-extras_parity  = $(with_mpi)quickstart,test,parity
-extras_bench   = $(with_mpi)bench
+extras_run     = $(with_mpi)quickstart,fast
+extras_test    = $(with_mpi)quickstart,fast,test
+extras_parity  = $(with_mpi)quickstart,fast,test,parity
+extras_bench   = $(with_mpi)fast,bench
 extras_lint    = lint
 
 # Scripts in .venv name it by its absolute path, so a stamp holds for one place: a moved or copied tree sets up again.

@@ -32,13 +32,12 @@ from .autograd import (
 from .autograd.printing import set_printoptions
 from .ops import *
 from .registry import no_attribute as _no_attribute
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import checkpoint, compiler, data, distributed, features, func, models, observe, utils
+    from . import checkpoint, compiler, data, distributed, features, func, metrics, models, observe, utils
     from .compiler.compiled import compile
     from .func.vmap import vmap
-
-__version__ = "0.1.0"
 
 float16 = half = _np.dtype(_np.float16)
 float32 = float = _np.dtype(_np.float32)
@@ -51,7 +50,7 @@ int64 = long = _np.dtype(_np.int64)
 bool = _np.dtype(_np.bool_)
 newaxis = None
 
-_LAZY = ("checkpoint", "compiler", "data", "distributed", "features", "func", "models", "observe", "utils")
+_LAZY = ("checkpoint", "compiler", "data", "distributed", "features", "func", "metrics", "models", "observe", "utils")
 
 
 def __getattr__(name: str) -> Any:
@@ -97,6 +96,7 @@ __all__ = [
     "is_inference_mode_enabled",
     "linalg",
     "long",
+    "metrics",
     "models",
     "nan",
     "newaxis",
@@ -108,6 +108,7 @@ __all__ = [
     "set_grad_enabled",
     "set_printoptions",
     "short",
+    "tracing",
     "uint8",
     "utils",
     "vmap",

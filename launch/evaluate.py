@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from distgrad import blas, distributed, inference_mode
 from distgrad.autograd import Tensor
 from distgrad.data import ImageFolder
 from distgrad.distributed import Communicator
-from distgrad.nn import Module
+from distgrad.metrics import Accuracy, MeanMetric, TopKAccuracy
+from distgrad.nn import Module, freeze, unfreeze
 from distgrad.nn import functional as F
 from distgrad.observe import Progress
 from distgrad.observe.report import percent
 
 from . import recipe, run_folder
 from .arguments import at_least
-from .inputs import validation_loader
+from .inputs import Batches, Head, Kept, evaluation_features, validation_loader
+
+TOP = 5
 
 
 class Evaluation(NamedTuple):
-    """Over all photos, each counted once: the mean loss, the part that is right (0 to 1), and how many there are."""
+    """Over all photos, each counted once.
+
+    Attributes:
+        loss: the mean.
+        accuracy: the part that is right, 0 to 1.
+        photos: how many there are.
+        top5: the part whose class is among the five most likely ones, 0 to 1; None of five classes and fewer.
+    """
 
     loss: float
     accuracy: float
     photos: int
+    top5: float | None = None
 
 
 def evaluate(
@@ -36,8 +46,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates ``model``, shared among the ranks; the result is the same on all of them. A collective.
 
-    Shards may differ in length; sums are reduced, not means, so the result does not depend on how many ranks there are
-    (but for the rounding of float64 sums).
+    Shards may differ in length and may be empty: counts are reduced, and an exact sum of losses, so the result depends
+    on the photos' logits alone, and not on how many ranks have shared them.
 
     Args:
         model: what to evaluate; its mode is put back afterwards.
@@ -46,18 +56,20 @@ def evaluate(
         photos: how many there are on all ranks.
         description: what the progress bar says.
     """
-    sums = np.zeros(3)  # loss, right, photos
+    loss, accuracy, top = MeanMetric(), Accuracy(), TopKAccuracy(TOP)
     was_training = model.training
     model.eval()
     with inference_mode(), Progress(photos, description, rank=ranks.rank) as progress:
         for inputs, labels in batches:
             logits = model(inputs)
-            right = int((logits.argmax(1) == labels).sum().item())
-            sums += F.cross_entropy(logits, labels, reduction="sum").item(), right, len(labels)
+            loss.update(F.cross_entropy(logits, labels, reduction="none"))
+            accuracy.update(logits, labels)
+            if logits.shape[1] > TOP:
+                top.update(logits, labels)
             progress.update(len(labels) * ranks.world_size)
     model.train(was_training)
-    ranks.all_reduce(sums)
-    return Evaluation(float(sums[0] / sums[2]), float(sums[1] / sums[2]), int(sums[2]))
+    loss, accuracy, top = loss.reduce(ranks), accuracy.reduce(ranks), top.reduce(ranks)
+    return Evaluation(loss.compute(), accuracy.compute(), int(accuracy.total), top.compute() if top.total else None)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +85,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=at_least(0),
         default=blas.decoding_threads(blas.cores_of_this_process()),
         help="decoding threads a rank (default: one for each four of its cores, here %(default)s)",
+    )
+    parser.add_argument(
+        "--features",
+        choices=("auto", "off"),
+        default="auto",
+        help="auto: what a frozen backbone makes of a photo is kept beside the run, as in training; off: compute anew, "
+        "with the same result (default: auto)",
     )
 
 
@@ -90,13 +109,30 @@ def command(arguments: argparse.Namespace) -> None:
     )
     if settings.data.on_error == "skip":
         recipe.drop_broken(photos, ranks)
-    result = evaluate(
-        model,
-        validation_loader(photos, ranks, batch_size=arguments.batch_size, workers=arguments.workers),
-        ranks,
-        photos=len(photos),
-        description="evaluate",
-    )
+    batches: Batches
+    told = ""
+    with contextlib.ExitStack() as resources:
+        if settings.model.freeze:
+            if arguments.features == "off":
+                features = settings.features.model_copy(update={"cache": "off"})
+                settings = settings.model_copy(update={"features": features})
+            # beside the run where it is now
+            beside = run_folder.run_of(arguments.run).resolve().parent / ".features"
+            folder = beside if settings.features.folder is None else settings.feature_folder
+            unfreeze(freeze(model).fc)
+            head = Head(model)
+            head.split = recipe.split(settings, model)
+            kept = Kept(settings, folder, head.split, ranks, resources)
+            batches, told = evaluation_features(
+                kept, photos, ranks, batch_size=arguments.batch_size, workers=arguments.workers
+            )
+            model = head
+        else:
+            batches = validation_loader(photos, ranks, batch_size=arguments.batch_size, workers=arguments.workers)
+        result = evaluate(model, batches, ranks, photos=len(photos), description="evaluate")
     if ranks.rank == 0:
         skipped = f", {len(photos.dropped)} skipped" if photos.dropped else ""
-        print(f"accuracy {percent(result.accuracy)}, loss {result.loss:.4f} on {result.photos} photos{skipped}")
+        top = "" if result.top5 is None else f", top 5 {percent(result.top5)}"
+        print(f"accuracy {percent(result.accuracy)}{top}, loss {result.loss:.4f} on {result.photos} photos{skipped}")
+        if told:
+            print(told)

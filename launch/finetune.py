@@ -11,22 +11,26 @@ import contextlib
 import copy
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import distgrad
-from distgrad import distributed, optim, tensor, uint8
+from distgrad import distributed, optim, tensor, tracing, uint8
 from distgrad.checkpoint import CheckpointManager
 from distgrad.checkpoint import load as load_checkpoint
 from distgrad.checkpoint.format import MANIFEST
 from distgrad.data import GlobalBatchSampler, ImageFolder
-from distgrad.distributed import Communicator, DistributedDataParallel
+from distgrad.distributed import Communicator, DistributedDataParallel, SyncBatchNorm, ZeroRedundancyOptimizer
+from distgrad.distributed.desync import DesyncCheck
+from distgrad.distributed.monitored import MonitoredCommunicator
+from distgrad.distributed.same_numerics import pin_threads
 from distgrad.errors import CheckpointError, ConfigError, TrainingError
+from distgrad.metrics import MeanMetric
 from distgrad.nn import CrossEntropyLoss
-from distgrad.observe import MetricsLog, Progress, epoch_line, summary
+from distgrad.observe import MetricsLog, Progress, Timeline, epoch_line, summary
 from distgrad.ops.random import default_generator
 
 from . import recipe, run_folder
@@ -34,6 +38,8 @@ from .background import Background
 from .evaluate import Evaluation, evaluate
 from .inputs import Features, Head, Inputs, Photos
 from .settings import Settings, load_settings
+
+WARM_UP_STEPS = 3  # that a timeline leaves out: plans are made, memory is new
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +65,7 @@ class Position:
     best_accuracy: float = -1.0
     best_epoch: int = 0
     last_accuracy: float = 0.0
-    epoch_loss: float = 0.0  # of the steps done in the current epoch: loss times samples, over all ranks
-    epoch_count: int = 0
+    epoch_loss: dict[str, Any] = field(default_factory=dict)  # of the steps done in the current epoch, over all ranks
     evaluated_at: int = 0  # the step of the last evaluation
 
 
@@ -97,32 +102,68 @@ def _finetune(
         run_folder.check_unused(directory)
     _check_same_start(resume_from, directory, ranks)  # every rank has looked before rank 0 writes
 
+    recipe.check_ranks(settings, ranks)
+    if isinstance(ranks, MonitoredCommunicator):
+        ranks.configure(settings.distributed.timeout, settings.distributed.check or None)
+    if settings.virtual_ranks is not None:
+        pin_threads(settings.distributed.blas_threads)  # before anything is computed
     train, val = recipe.photos(settings, ranks)
     skipped = len(train.dropped) + len(val.dropped)
     network = recipe.model(settings, len(train.classes))
+    synchronized = settings.distributed.sync_batch_norm and not settings.model.freeze  # what is frozen asks nobody
+    if synchronized:
+        SyncBatchNorm.convert_sync_batchnorm(network, ranks)
     sampler = GlobalBatchSampler(
-        train, settings.data.batch_size, num_replicas=ranks.world_size, rank=ranks.rank, seed=settings.run.seed
+        train,
+        settings.data.batch_size,
+        num_replicas=ranks.world_size,
+        rank=ranks.rank,
+        seed=settings.run.seed,
+        virtual_ranks=settings.virtual_ranks,
     )
-    sgd = recipe.optimizer(settings, network)
+    sgd = recipe.optimizer(settings, network, ranks)
     schedule = recipe.schedule(settings, sgd, len(sampler))
     criterion = CrossEntropyLoss(label_smoothing=settings.train.label_smoothing)
     steps_in_all = settings.train.epochs * len(sampler)
     if settings.train.max_steps is not None:
         steps_in_all = min(steps_in_all, settings.train.max_steps)
     at = Position()
+    hook_state: dict[str, Any] | None = None  # what a communication hook with a memory had left out
+    ways = settings.distributed
+    exchange: dict[str, Any] = {"comm_hook": ways.comm_hook, "bucket_cap_mb": ways.bucket_cap_mb or "auto"}
     if resume_from is not None:
         model_state, training_state = load_checkpoint(resume_from)
         _check_same_photos(training_state, train, resume_from)
         recipe.load_into(network, model_state, resume_from)
         at = _restore(training_state, sgd, schedule, sampler)
+        hook_state = training_state.get("comm_hook")
+        exchange = training_state.get("exchange", exchange)  # what the run has chosen, to go on with the same bits
         if at.step >= steps_in_all and at.step != at.evaluated_at:
             raise ConfigError(
                 f"{resume_from} is in the middle of an epoch, after step {at.step}, but the run would end with step "
                 f"{steps_in_all}: raise --train.max_steps or --train.epochs."
             )
     head = Head(network) if settings.model.freeze else None
-    fast = distgrad.compile(network) if settings.train.compile else network
-    model = DistributedDataParallel(fast if head is None else head, ranks)
+    fast = distgrad.compile(network) if settings.train.compile and not synchronized else network
+    model = DistributedDataParallel(
+        fast if head is None else head,
+        ranks,
+        reproducible=settings.distributed.reproducible,
+        virtual_ranks=settings.distributed.virtual_ranks,
+        blas_threads=settings.distributed.blas_threads,
+        **exchange,
+    )
+    if hook_state:
+        model.comm_hook_state.load_state_dict(hook_state)
+    desync = DesyncCheck(
+        network,
+        sgd,
+        every=settings.distributed.desync_every,
+        heal=settings.distributed.heal,
+        frozen=not settings.model.freeze,
+        communicator=ranks,
+    )
+    desync.steps = at.step
     inputs: Inputs
     if head is None:
         inputs = Photos(settings, train, val, ranks, sampler)
@@ -143,6 +184,10 @@ def _finetune(
     saving = resources.enter_context(Background())
 
     def save(best: bool = False) -> None:
+        if isinstance(sgd, ZeroRedundancyOptimizer):
+            sgd.consolidate_state_dict()
+        if model.comm_hook_state is not None:
+            model.comm_hook_state.consolidate_state_dict()
         if not lead:
             return
         saving.wait()
@@ -159,6 +204,8 @@ def _finetune(
             "schedule": schedule.state_dict(),
             "sampler": sampler.state_dict(),
             "generator": default_generator.get_state().tolist(),
+            "comm_hook": model.comm_hook_state.state_dict() if model.comm_hook_state is not None else None,
+            "exchange": (model.autotune and model.autotune.pin) or exchange,
             "photos": len(train),
             "classes": train.classes,
         }
@@ -169,6 +216,12 @@ def _finetune(
         model_state |= {name: model_state[name].copy() for name in trained & model_state.keys()}
         saving.start(checkpoints.save, at.step, model_state, copy.deepcopy(training_state), best=best)
 
+    timeline = None
+    if settings.observe.timeline:
+        timeline = resources.enter_context(
+            Timeline(directory / run_folder.TIMELINE, ranks, steps=settings.observe.timeline_steps, skip=WARM_UP_STEPS)
+        )
+
     result = Evaluation(math.nan, at.last_accuracy, 0)
     while at.step < steps_in_all:
         epoch, epoch_started = at.step // len(sampler), time.monotonic()
@@ -177,37 +230,44 @@ def _finetune(
         model.train()
         seen = seen_before = min(done * settings.data.batch_size, len(train))
         lr = settings.optim.lr
-        here = np.zeros(2)  # this rank's part of epoch_loss and epoch_count, since they were last reduced
+        here = MeanMetric()  # this rank's part of epoch_loss, since it was last reduced
         with Progress(
             len(train), f"epoch {epoch + 1}/{settings.train.epochs}", rank=ranks.rank, initial=seen
         ) as progress:
-            for photos, labels in batches:
-                loss = criterion(model(photos), labels)
+            for slices in batches:
                 sgd.zero_grad()
-                loss.backward()
+                losses = []
+                for photos, labels in slices:
+                    loss = criterion(model(photos), labels)
+                    loss.backward()
+                    losses.append((loss.item(), len(labels)))
                 lr = sgd.param_groups[0]["lr"]  # of this step; the schedule is about to set the next one's
-                sgd.step()
+                with tracing.span("optimizer"):
+                    sgd.step()
                 schedule.step()
                 at.step += 1
+                if timeline is not None:
+                    timeline.step()
+                desync.step()
 
-                value = loss.item()
-                if len(labels):
-                    if not math.isfinite(value):
-                        saving.wait()
-                    _check_finite(value, at.step, settings, checkpoints)
-                    here += value * len(labels), len(labels)
+                for value, count in losses:
+                    if count:
+                        if not math.isfinite(value):
+                            saving.wait()
+                        _check_finite(value, at.step, settings, checkpoints)
+                        here.update(value, weight=count)
                 whole = min(settings.data.batch_size, len(train) - seen)
                 seen += whole
-                progress.update(whole, loss=value)
+                progress.update(whole, loss=losses[0][0])
                 end_of_epoch = at.step % len(sampler) == 0
                 every = settings.checkpoint.every_steps
                 if every and at.step % every == 0 and not end_of_epoch and at.step < steps_in_all:
-                    _reduce_into(at, here, ranks)
+                    _mean_loss(at, here, ranks)
                     save()
                 if at.step == steps_in_all:
                     break
         rate = (seen - seen_before) / (time.monotonic() - epoch_started)
-        _reduce_into(at, here, ranks)
+        train_loss = _mean_loss(at, here, ranks)
         model.broadcast_buffers()  # running statistics, where there are any in training: rank 0's count
         result = evaluate(
             model.module,
@@ -217,12 +277,11 @@ def _finetune(
             description=f"validate {epoch + 1}/{settings.train.epochs}",
         )
         best = result.accuracy > at.best_accuracy
-        train_loss = at.epoch_loss / max(at.epoch_count, 1)
         at.last_accuracy, at.evaluated_at = result.accuracy, at.step
         if best:
             at.best_accuracy, at.best_epoch = result.accuracy, epoch + 1
         if at.step % len(sampler) == 0:
-            at.epoch_loss, at.epoch_count = 0.0, 0
+            at.epoch_loss = {}
         report: dict[str, Any] = {
             "train_loss": train_loss,
             "val_loss": result.loss,
@@ -231,13 +290,16 @@ def _finetune(
             "images_per_second": rate,
             "seconds": time.monotonic() - epoch_started,
         }
-        log.write({"step": at.step, "epoch": epoch + 1, **report, **inputs.metrics(), "skipped": skipped})
+        top5 = {} if result.top5 is None else {"val_top5_accuracy": result.top5}
+        log.write({"step": at.step, "epoch": epoch + 1, **report, **top5, **inputs.metrics(), "skipped": skipped})
         if lead:
             line = epoch_line(epoch + 1, settings.train.epochs, **report, skipped=skipped, best=best)
             print(line, flush=True)
         save(best)
     saving.wait()
     log.close()
+    if timeline is not None:
+        timeline.finish()
     if lead:
         print(
             summary(
@@ -255,6 +317,8 @@ def _finetune(
         about_inputs = inputs.summary()
         if about_inputs:
             print(about_inputs, flush=True)
+        if timeline is not None:
+            print(_about_timeline(timeline), flush=True)
     ranks.barrier()  # nobody leaves while rank 0 may still fail to save
     return result
 
@@ -268,11 +332,19 @@ def _opening(
         f"{settings.directory}: {settings.model.name}, {trained}; {train} photos of {classes} classes, {val} to "
         f"validate; {ranks.world_size} rank{'s' * (ranks.world_size > 1)}, batches of {settings.data.batch_size}"
     ]
+    if settings.virtual_ranks is not None:
+        lines.append(f"reproducible: {settings.virtual_ranks} slices a batch, the same bits on up to as many ranks")
     if skipped:
         lines.append(f"{skipped} broken photo{'s' * (skipped > 1)} skipped")
     if at.step:
         lines.append(f"resumed after step {at.step}")
     return "\n".join(lines)
+
+
+def _about_timeline(timeline: Timeline) -> str:
+    if timeline.summary is None:
+        return f"timeline: the run was over within the {WARM_UP_STEPS} steps of warming up, so there is none"
+    return f"{timeline.summary}\n  {timeline.path}: open it in https://ui.perfetto.dev"
 
 
 def _check_finite(loss: float, step: int, settings: Settings, checkpoints: CheckpointManager) -> None:
@@ -286,12 +358,16 @@ def _check_finite(loss: float, step: int, settings: Settings, checkpoints: Check
     )
 
 
-def _reduce_into(at: Position, here: np.ndarray[Any, Any], ranks: Communicator) -> None:
-    """Adds every rank's sums to the position's, and starts them anew. A collective."""
-    ranks.all_reduce(here)
-    at.epoch_loss += float(here[0])
-    at.epoch_count += int(here[1])
-    here[:] = 0
+def _mean_loss(at: Position, here: MeanMetric, ranks: Communicator) -> float:
+    """The mean loss of the epoch so far, with what every rank has ``here``, which starts anew. A collective."""
+    total = here.reduce(ranks)
+    here.reset()
+    if at.epoch_loss:
+        before = MeanMetric()
+        before.load_state_dict(at.epoch_loss)
+        total.merge(before)
+    at.epoch_loss = total.state_dict()
+    return total.compute()
 
 
 def _arrays(state: Any) -> Any:
@@ -331,7 +407,7 @@ def _check_same_photos(state: dict[str, Any], train: ImageFolder, source: Path) 
 
 def _restore(
     state: dict[str, Any],
-    sgd: optim.SGD,
+    sgd: optim.Optimizer,
     schedule: optim.lr_scheduler.LRScheduler,
     sampler: GlobalBatchSampler,
 ) -> Position:

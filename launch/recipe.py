@@ -10,7 +10,7 @@ import distgrad
 from distgrad import distributed, nn, optim
 from distgrad.compiler import Split, split_frozen
 from distgrad.data import ImageFolder, PhotoCache, transforms
-from distgrad.distributed import Communicator
+from distgrad.distributed import Communicator, ZeroRedundancyOptimizer
 from distgrad.errors import ConfigError, DataError, WeightsError
 from distgrad.models import MODELS, get_model_weights
 from distgrad.models.state_dict_file import load_state_dict_file
@@ -95,18 +95,32 @@ def photos(settings: Settings, ranks: Communicator) -> tuple[ImageFolder, ImageF
     return train, val
 
 
+def check_ranks(settings: Settings, ranks: Communicator) -> None:
+    """Raises ``ConfigError`` unless there is a slice of each batch for every rank."""
+    if settings.virtual_ranks is not None and settings.virtual_ranks < ranks.world_size:
+        raise ConfigError(
+            f"distributed.virtual_ranks is {settings.virtual_ranks}, but there are {ranks.world_size} ranks: pass "
+            f"--distributed.virtual_ranks {ranks.world_size} (results depend on it), or start fewer ranks."
+        )
+
+
 def _check_batch_statistics(settings: Settings, photos: int, world_size: int) -> None:
     """Raises ``DataError`` where BatchNorm in training would meet a single value per channel, maybe hours later."""
     # Both networks shrink a photo 32 times: from 33 pixels on, one photo alone has several values per channel.
     if settings.model.freeze or settings.data.image_size > 32:
         return
+    virtual = settings.virtual_ranks
+    parts = world_size if virtual is None else virtual
+    cure = "start fewer ranks" if virtual is None else "lower --distributed.virtual_ranks"
+    to = f"{parts} rank{'s' * (parts > 1)}" if virtual is None else f"{parts} slice{'s' * (parts > 1)}"
+    if settings.distributed.sync_batch_norm:  # whose statistics are those of the whole batch
+        parts, cure = 1, "drop photos"
     for size in (min(settings.data.batch_size, photos), photos % settings.data.batch_size):
-        if 0 < size < 2 * world_size:  # shares differ by one at most, so that then some rank has exactly one photo
+        if 0 < size < 2 * parts:  # shares differ by one at most, so that then some rank has exactly one photo
             raise DataError(
                 f"BatchNorm cannot be trained on a single photo of {settings.data.image_size} pixels, and {photos} "
-                f"photos in batches of {settings.data.batch_size} leave a batch of {size} to {world_size} "
-                f"rank{'s' * (world_size > 1)}. Change --data.batch_size, start fewer ranks, or pass "
-                "--data.image_size 33 or more."
+                f"photos in batches of {settings.data.batch_size} leave a batch of {size} to {to}. Change "
+                f"--data.batch_size, {cure}, or pass --data.image_size 33 or more."
             )
 
 
@@ -169,19 +183,22 @@ def _pretrained(settings: Settings) -> tuple[Mapping[str, Any], str]:
     return state, f"{weights.__name__}.DEFAULT"
 
 
-def optimizer(settings: Settings, network: nn.Module) -> optim.SGD:
-    """SGD over the parameters that require a gradient."""
-    return optim.SGD(
-        [parameter for parameter in network.parameters() if parameter.requires_grad],
-        lr=settings.optim.lr,
-        momentum=settings.optim.momentum,
-        dampening=settings.optim.dampening,
-        weight_decay=settings.optim.weight_decay,
-        nesterov=settings.optim.nesterov,
-    )
+def optimizer(settings: Settings, network: nn.Module, ranks: Communicator) -> optim.Optimizer:
+    """SGD over the parameters that require a gradient, its state shared out if the settings say so. A collective."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    given: dict[str, Any] = {
+        "lr": settings.optim.lr,
+        "momentum": settings.optim.momentum,
+        "dampening": settings.optim.dampening,
+        "weight_decay": settings.optim.weight_decay,
+        "nesterov": settings.optim.nesterov,
+    }
+    if settings.distributed.zero:
+        return ZeroRedundancyOptimizer(parameters, optim.SGD, ranks, **given)
+    return optim.SGD(parameters, **given)
 
 
-def schedule(settings: Settings, sgd: optim.SGD, steps_per_epoch: int) -> optim.lr_scheduler.LRScheduler:
+def schedule(settings: Settings, sgd: optim.Optimizer, steps_per_epoch: int) -> optim.lr_scheduler.LRScheduler:
     """The learning rate, set once a step: a linear warm-up, then what ``schedule.name`` says.
 
     Raises:

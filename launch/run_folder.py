@@ -25,11 +25,12 @@ from .settings import Settings, load_settings
 CONFIG = "config.toml"
 CLASSES = "classes.json"
 METRICS = "metrics.jsonl"
+TIMELINE = "timeline.json"
 
 # A resumed run may change how long it goes on, how it works and where it lies, but not what it computes up to there.
 _MAY_CHANGE = {
     "train.max_steps", "data.workers", "data.photo_cache", "checkpoint.every_steps", "checkpoint.keep", "run.output",
-    "features.cache", "features.folder", "features.limit_gb",
+    "features.cache", "features.folder", "features.limit_gb", "observe.timeline", "observe.timeline_steps",
 }  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def write(directory: Path, settings: Settings, classes: Sequence[str]) -> None:
 
 def remove(directory: Path) -> None:
     """Removes what a run has written, and nothing else that may lie there."""
-    for name in ("last", "best", "checkpoints", CONFIG, CLASSES, METRICS):
+    for name in ("last", "best", "checkpoints", CONFIG, CLASSES, METRICS, TIMELINE):
         try:
             atomic.remove(directory / name)
         except OSError as error:
@@ -99,7 +100,7 @@ def read(run: Path, which: str | None = None) -> tuple[Settings, list[str], Modu
         CheckpointError: there is no run, or nothing in it to load.
     """
     where = checkpoint.locate(run, which) if which else checkpoint.locate(run)
-    directory = _run_of(run)
+    directory = run_of(run)
     settings = load_settings(directory / CONFIG)
     try:
         classes = json.loads((directory / CLASSES).read_text(encoding="utf-8"))
@@ -112,8 +113,12 @@ def read(run: Path, which: str | None = None) -> tuple[Settings, list[str], Modu
     return settings, classes, model
 
 
-def _run_of(path: Path) -> Path:
-    """The run that ``path``, itself or as one of its checkpoints, belongs to."""
+def run_of(path: Path) -> Path:
+    """The folder of the run that ``path``, itself or as one of its checkpoints, belongs to.
+
+    Raises:
+        CheckpointError: it is no run's.
+    """
     for folder in (path, path.parent, path.resolve().parent.parent):
         if (folder / CONFIG).is_file():
             return folder

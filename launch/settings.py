@@ -236,6 +236,77 @@ class CheckpointSettings(Section):
     keep: int = Field(default=2, ge=1, description="newest checkpoints that stay on disk, besides the best one")
 
 
+class DistributedSettings(Section):
+    """[distributed]: how ranks work together."""
+
+    reproducible: bool = Field(
+        default=False,
+        description="the same model file, byte for byte, on any number of ranks; small slices take longer",
+    )
+    virtual_ranks: int = Field(
+        default=8,
+        ge=1,
+        description="with `reproducible`: slices of a batch, at least as many as ranks; results depend on it",
+    )
+    blas_threads: int = Field(
+        default=1,
+        ge=1,
+        description="with `reproducible`: threads of NumPy's BLAS in each rank, on which the last bits depend",
+    )
+    comm_hook: Literal[
+        "auto", "all_reduce", "reduce_scatter", "hierarchical", "fp16", "bfloat16", "top_k", "power_sgd"
+    ] = Field(
+        default="all_reduce",
+        description="how gradients are summed; 'auto': the exact one with which the first steps are fastest; 'fp16' "
+        "and 'bfloat16' round them to half the bytes, 'top_k' and 'power_sgd' compress them further",
+    )
+    bucket_cap_mb: float = Field(
+        default=25.0,
+        ge=0,
+        description="MiB of gradients in one message; 0: the size with which the first steps are fastest",
+    )
+    sync_batch_norm: bool = Field(
+        default=False,
+        description="with model.freeze = false: BatchNorm over the photos of all ranks, for when each has few; such a "
+        "network is not compiled",
+    )
+    zero: bool = Field(
+        default=False,
+        description="each rank keeps the optimizer's state of its share of the parameters only; the same bits",
+    )
+    timeout: float | None = Field(
+        default=None,
+        ge=0,
+        examples=[60.0],
+        description="seconds that ranks may wait for one before a report ends the job; 0: for ever; absent: what "
+        "DISTGRAD_TIMEOUT says, or 600",
+    )
+    check: bool = Field(
+        default=False,
+        description="compare what ranks are about to do before each message, to find a mismatch; DISTGRAD_CHECK=1 too",
+    )
+    desync_every: int = Field(
+        default=100, ge=0, description="compare the ranks' models after every so many steps; 0: never"
+    )
+    heal: bool = Field(
+        default=False, description="a rank whose model differs gets rank 0's, with a warning; false: that ends the job"
+    )
+
+
+class ObserveSettings(Section):
+    """[observe]: what a run shows of its own work, besides its metrics."""
+
+    timeline: bool = Field(
+        default=False,
+        description="write `timeline.json` into the run's folder: what each rank did when, for https://ui.perfetto.dev",
+    )
+    timeline_steps: int = Field(
+        default=20,
+        ge=1,
+        description="with `timeline`: how many steps it shows; it begins after three, which are slower",
+    )
+
+
 class Settings(Section):
     """A whole recipe."""
 
@@ -247,6 +318,8 @@ class Settings(Section):
     schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
+    distributed: DistributedSettings = Field(default_factory=DistributedSettings)
+    observe: ObserveSettings = Field(default_factory=ObserveSettings)
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Settings:
@@ -261,6 +334,21 @@ class Settings(Section):
                 "settings",
                 "must be less than train.epochs ({epochs}), or the warm-up never ends",
                 {"key": "schedule.warmup_epochs", "epochs": self.train.epochs},
+            )
+        ways = self.distributed
+        if ways.reproducible and (ways.comm_hook == "auto" or ways.bucket_cap_mb == 0):
+            raise PydanticCustomError(
+                "settings",
+                "leaves nothing to the clock: choose distributed.comm_hook and distributed.bucket_cap_mb yourself, not "
+                '"auto" and not 0',
+                {"key": "distributed.reproducible"},
+            )
+        if ways.reproducible and ways.sync_batch_norm:
+            raise PydanticCustomError(
+                "settings",
+                "cannot be used with distributed.reproducible = true, where each slice of a batch has its own "
+                "statistics: set one of them to false, and distributed.virtual_ranks lower for larger slices",
+                {"key": "distributed.sync_batch_norm"},
             )
         if self.features.cache == "on" and not self.model.freeze:
             raise PydanticCustomError(
@@ -282,6 +370,11 @@ class Settings(Section):
         """Whether features are kept."""
         finite = not self.data.augment or self.features.views > 0
         return self.features.cache != "off" and self.model.freeze and finite
+
+    @property
+    def virtual_ranks(self) -> int | None:
+        """Slices of a batch; None where each rank has one part."""
+        return self.distributed.virtual_ranks if self.distributed.reproducible else None
 
     @property
     def feature_folder(self) -> Path:

@@ -1,12 +1,16 @@
-"""Runs the whole suite: in one process, then the tests marked ``mpi`` under mpirun on 1, 2, 3 and 4 ranks.
+"""Runs the whole suite: the tests of one process, then those marked ``mpi`` under mpirun on 1, 2, 3 and 4 ranks.
 
-Rank 0 speaks for all; what the others print is kept aside and shown when something fails. `make test` calls this in an
-environment that lets mpirun start more ranks than there are cores.
+The tests of one process are shared out to a worker a core, each with one BLAS thread, by pytest-xdist; those that are
+chosen by arguments run in one process, where debuggers and ``-s`` work, unless ``--workers`` says otherwise.
+
+Under mpirun rank 0 speaks for all; what the others print is kept aside and shown when something fails. `make test` and
+`make parity` call this in an environment that lets mpirun start more ranks than there are cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -22,6 +26,8 @@ RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID
 # Seconds that the other ranks get to finish once a test has failed on one: they may wait for it for ever.
 GRACE = 60
 SHOWN_LINES = 200
+# More than these would spend their time collecting the same tests once again.
+MOST_WORKERS = 8
 
 
 def main() -> int:
@@ -29,6 +35,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2, 3, 4], metavar="N", help="default: 1 2 3 4")
     parser.add_argument("--only-mpi", action="store_true", help="leave out the tests that need no mpirun")
+    parser.add_argument("--parity", action="store_true", help="the comparisons with PyTorch, and nothing else")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that share out the tests of one process")
     parser.add_argument("--timeout", type=float, default=600, metavar="S", help="seconds for one mpirun (default: 600)")
     parser.add_argument("--as-rank", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     options, pytest_arguments = parser.parse_known_args()
@@ -37,11 +45,10 @@ def main() -> int:
 
     failed = []
     if not options.only_mpi:
-        announce("one process")
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "not mpi and not parity", *pytest_arguments]
-        if not is_good(subprocess.run(command).returncode, pytest_arguments):
-            failed.append("one process")
-    for ranks in options.ranks:
+        name, marked = ("parity", "parity and not mpi") if options.parity else ("one process", "not mpi and not parity")
+        if not run_in_workers(name, marked, options.workers, pytest_arguments):
+            failed.append(name)
+    for ranks in () if options.parity else options.ranks:
         name = f"{ranks} rank{'s' * (ranks > 1)}"
         announce(name)
         if not run_under_mpi(ranks, options.timeout, pytest_arguments):
@@ -58,6 +65,28 @@ def is_good(status: int, pytest_arguments: list[str]) -> bool:
 def announce(stage: str) -> None:
     """Print the heading of a stage before its processes print."""
     print(f"\n== {stage}", flush=True)
+
+
+def run_in_workers(name: str, marked: str, workers: int | None, pytest_arguments: list[str]) -> bool:
+    """Run the tests that are ``marked`` so, in ``workers`` processes or as many as suit; whether all of them passed."""
+    if importlib.util.find_spec("xdist") is None:  # the packages are not those of `make test`
+        workers = 1
+    elif workers is None:
+        workers = 1 if pytest_arguments else min(usable_cores(), MOST_WORKERS)
+    command = [sys.executable, "-m", "pytest", "-q", "-m", marked]
+    environment = dict(os.environ)
+    if workers > 1:
+        announce(f"{name}, shared by {workers} workers")
+        command += ["-n", str(workers), "--dist", "worksteal"]
+        environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | environment
+    else:
+        announce(name)
+    return is_good(subprocess.run([*command, *pytest_arguments], env=environment).returncode, pytest_arguments)
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_under_mpi(ranks: int, timeout: float, pytest_arguments: list[str]) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import distgrad
+from distgrad.ops.absent import NAMES
 
 
 def api_table() -> ModuleType:
@@ -68,7 +70,8 @@ def test_the_page_knows_all_of_pytorch() -> None:
         ("distgrad.models.resnet19", r"'distgrad\.models' has no attribute .* 'resnet18'"),
         ("distgrad.data.DataLoade", r"'distgrad\.data' has no attribute .* 'DataLoader'"),
         ("distgrad.distributed.allreduce", r"'distgrad\.distributed' has no attribute .* 'all_reduce'"),
-        ("distgrad.ones(1).sumn", "'Tensor' object has no attribute 'sumn': it is not in distgrad; .* 'sum'"),
+        ("distgrad.ones(1).index", "'Tensor' object has no attribute 'index': it is not in distgrad; .* 'index_"),
+        ("distgrad.ones(1).cuda", "'Tensor' object has no attribute 'cuda': it is not in distgrad"),
         ("distgrad.qqqq", "module 'distgrad' has no attribute 'qqqq': it is not in distgrad$"),
     ],
 )
@@ -77,9 +80,27 @@ def test_a_missing_name_says_so_and_names_the_nearest(expression: str, message: 
         eval(expression, {"distgrad": distgrad})
 
 
-@pytest.mark.parametrize("namespace", TABLE.NAMESPACES.values())
+def test_a_tensor_says_of_all_of_pytorchs_names_that_it_lacks_them() -> None:
+    x = distgrad.ones(1)
+    missing = RECORDED["torch.Tensor"][1]
+    assert missing
+    assert set(missing) <= NAMES
+    for name in NAMES:
+        with pytest.raises(AttributeError, match=rf"'Tensor' object has no attribute '{name}': it is not in distgrad"):
+            getattr(x, name)
+        assert not hasattr(x, name)
+        assert name not in dir(x)
+
+
+def test_of_any_other_name_a_traceback_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AttributeError, match="'Tensor' object has no attribute 'sumn'") as caught:
+        distgrad.ones(1).sumn  # noqa: B018
+    sys.__excepthook__(caught.type, caught.value, None)
+    assert "Did you mean: 'sum'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("namespace", [name for name in TABLE.NAMESPACES.values() if name != "distgrad.Tensor"])
 def test_every_namespace_says_what_is_missing(namespace: str) -> None:
     owner = TABLE.resolve(namespace)
-    owner = owner(1) if isinstance(owner, type) else owner
     with pytest.raises(AttributeError, match=r"has no attribute 'qqqq': it is not in distgrad$"):
         _ = owner.qqqq

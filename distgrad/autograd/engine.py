@@ -20,7 +20,7 @@ import numpy as np
 
 from .anomaly import anomaly
 from .grad_mode import mode
-from .tensor import Handle, Hook, Tensor
+from .tensor import Handle, Hook, Tensor, plain
 
 # A gradient in flight: a plain array, or a Tensor while the backward pass is itself being recorded.
 Gradient = Any
@@ -30,15 +30,17 @@ NodePreHook = Callable[[Sequence[Any]], "Sequence[Any] | None"]
 _sequence = itertools.count()
 _by_sequence = attrgetter("sequence")
 _LEAF = 1 << 62
+_FIRST = itertools.repeat(0)
 _ndarray = np.ndarray
 
 
 class _Hooks:
-    """The hooks of one node. Nearly no node has any, so they are made when the first one comes."""
+    """What few nodes have, hooks and notes: made when the first one comes."""
 
-    __slots__ = ("after", "before", "retain", "tensor")
+    __slots__ = ("after", "before", "metadata", "retain", "tensor")
 
     def __init__(self) -> None:
+        self.metadata: dict[str, Any] = {}
         self.tensor: dict[int, dict[int, Hook]] = {}  # by output
         self.retain: dict[int, Callable[[Tensor], None]] = {}  # by output
         self.before: dict[int, NodePreHook] = {}
@@ -46,16 +48,28 @@ class _Hooks:
 
 
 class Node:
-    """One recorded step. ``edges[i]`` is where the gradient of input ``i`` goes: a node and which of its outputs."""
+    """One recorded step. ``edges[i]`` is where the gradient of input ``i`` goes: a node and which of its outputs.
 
-    __slots__ = ("__weakref__", "_metadata", "edges", "hooks", "outputs", "sequence")
+    They are kept apart, as ``next`` and ``numbers``: nearly all nodes have one output, and then nothing is counted.
+    """
+
+    __slots__ = ("__weakref__", "hooks", "next", "numbers", "outputs", "sequence")
+
+    next: tuple[Node | None, ...]  # for each input; None where no gradient is wanted
+    numbers: tuple[int, ...] | None  # which output of each of them; None where it is always the first
+    outputs: int
+    sequence: int  # after those of the edges: the backward pass goes by it, as in PyTorch
+    hooks: _Hooks | None
 
     def __init__(self, edges: Sequence[tuple[Node, int] | None], outputs: int = 1) -> None:
-        self.edges = edges
+        self.next = tuple([None if edge is None else edge[0] for edge in edges])
+        numbers = tuple([0 if edge is None else edge[1] for edge in edges])
+        self.numbers = numbers if any(numbers) else None
         self.outputs = outputs
-        self.sequence = next(_sequence)  # after those of the edges: the backward pass goes by it, as in PyTorch
-        self.hooks: _Hooks | None = None
-        self._metadata: dict[str, Any] | None = anomaly.note() if anomaly.enabled else None
+        self.sequence = next(_sequence)
+        self.hooks = None
+        if anomaly.enabled:
+            self.metadata.update(anomaly.note())
 
     def name(self) -> str:
         """What ``repr`` of a tensor shows as its ``grad_fn``."""
@@ -64,9 +78,14 @@ class Node:
     @property
     def metadata(self) -> dict[str, Any]:
         """A dictionary for whatever somebody wants to note of this node; anomaly mode notes where it was recorded."""
-        if self._metadata is None:
-            self._metadata = {}
-        return self._metadata
+        return self._own_hooks().metadata
+
+    @property
+    def edges(self) -> tuple[tuple[Node, int] | None, ...]:
+        """Where the gradients of the inputs go, None for an input that needs none."""
+        numbers = self.numbers or (0,) * len(self.next)
+        pairs = zip(self.next, numbers, strict=True)
+        return tuple([None if node is None else (node, number) for node, number in pairs])
 
     @property
     def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
@@ -107,6 +126,9 @@ class Node:
     def release(self) -> None:
         """Drops what was saved for the backward pass."""
 
+    def counted(self, output: Tensor) -> None:
+        """``output``, a result of this node, counts the changes of its memory from here on."""
+
     def __repr__(self) -> str:
         return f"<{self.name()} object at {id(self):#x}>"
 
@@ -118,9 +140,9 @@ class AccumulateGrad(Node):
 
     def __init__(self, variable: Tensor) -> None:
         # what Node.__init__ does; a leaf has no place in the sequence, its turn is when the last gradient has come
-        self.edges = ()
+        self.next = ()
         self.outputs = 1
-        self.hooks = self._metadata = None
+        self.hooks = self.numbers = None
         self.sequence = _LEAF
         self.variable = variable
 
@@ -133,31 +155,33 @@ class AccumulateGrad(Node):
             gradient = run_hooks(variable._hooks.values(), gradient, create_graph)
         if variable._taker is not None and variable._taker(gradient):
             return ()
+        present = variable._grad
         if create_graph:
             # A copy for the reason below, recorded.
-            variable._grad = gradient.clone() if variable._grad is None else variable._grad + gradient
-        elif variable._grad is None and variable._grad_slot is not None:
+            variable._grad = gradient.clone() if present is None else present + gradient
+        elif present is not None:
+            if present._node is not None:  # recorded by an earlier create_graph: leave that history alone
+                variable._grad = plain(present._data + gradient)
+            else:
+                np.add(present._data, gradient, out=present._data)
+                present._changed()
+        elif variable._grad_slot is not None:
             slot = variable._grad_slot
             if gradient is not slot:  # NumPy copies by way of a buffer where they overlap
                 np.copyto(slot, gradient)
-            variable._grad = Tensor(slot)
-        elif variable._grad is None:
+            variable._grad = plain(slot)
+        else:
             # A copy where anybody else holds the array, such as the other input of an addition.
             # A hook, too, may have returned a tensor that it keeps.
-            alone = (
-                sys.getrefcount(gradient) <= _HOLDERS
-                and gradient.flags.owndata
-                and gradient.flags.c_contiguous
-                and not variable._hooks
-                and self.hooks is None
-            )
-            variable._grad = Tensor(gradient if alone else np.array(gradient, order="C"))
-        else:
-            if variable._grad._node is not None:  # recorded by an earlier create_graph: leave that history alone
-                variable._grad = Tensor(variable._grad._data + gradient)
-            else:
-                np.add(variable._grad._data, gradient, out=variable._grad._data)
-                variable._grad._changed()
+            if (
+                sys.getrefcount(gradient) > _HOLDERS
+                or gradient.base is not None
+                or not gradient.flags.c_contiguous
+                or variable._hooks
+                or self.hooks is not None
+            ):
+                gradient = np.array(gradient, order="C")
+            variable._grad = plain(gradient)
         if variable._post_accumulate_hooks:
             for hook in list(variable._post_accumulate_hooks.values()):
                 hook(variable)
@@ -179,17 +203,17 @@ def edge_of(tensor: Tensor) -> tuple[Node, int]:
     while tensor._batched:
         tensor = tensor._value
     tensor._up_to_date()
-    return (tensor._node, tensor._output_nr) if tensor._node is not None else leaf_edge(tensor)
+    return (tensor._node, tensor._output_nr) if tensor._node is not None else (node_of_leaf(tensor), 0)
 
 
-def leaf_edge(leaf: Tensor) -> tuple[Node, int]:
-    """``edge_of`` a tensor that is known to be a leaf."""
+def node_of_leaf(leaf: Tensor) -> Node:
+    """Where the gradient of a tensor that is known to be a leaf has to go."""
     accumulator: Node | None = leaf._accumulator() if leaf._accumulator is not None else None
     if accumulator is None:
         # The tensor refers to it weakly, the graph strongly: it lives as long as somebody may send a gradient.
         accumulator = AccumulateGrad(leaf) if not leaf._inherited else Dropped(())
         leaf._accumulator = weakref.ref(accumulator)
-    return accumulator, 0
+    return accumulator
 
 
 def run_hooks(hooks: Iterable[Hook], gradient: Gradient, create_graph: bool) -> Gradient:
@@ -298,56 +322,22 @@ def run_backward(
         One gradient for each target (None where none arrived); empty without targets.
     """
     sources = [node for node, _ in roots]
-    needed = None if targets is None else _leading_to({node for node, _ in targets}, sources)
+    request = None if targets is None else _Request(targets, sources, accumulate)
+    needed = None if request is None else request.needed
     order, awaited = _schedule(sources, needed)
     pending: dict[Node, Any] = {}  # the gradient of a node's output; of several outputs, a list
-    captured: dict[tuple[Node, int], Gradient] = {}
-    capture = set() if accumulate or targets is None else set(targets)
-    special = needed is not None or anomaly.enabled
-
-    def added(present: Gradient, gradient: Gradient) -> Gradient:
-        total = present + gradient
-        # NumPy makes a scalar of two 0-d arrays
-        return np.asarray(total) if type(total) is not _ndarray and isinstance(total, np.generic) else total
-
-    def arrive(node: Node, output: int, gradient: Gradient) -> None:
-        if node.outputs == 1:
-            present = pending.get(node)
-            pending[node] = gradient if present is None else added(present, gradient)
-        else:
-            slots = pending.setdefault(node, [None] * node.outputs)
-            slots[output] = gradient if slots[output] is None else added(slots[output], gradient)
-
-    def watched(node: Node, gradient: Any) -> Sequence[Gradient | None] | None:
-        """``node.apply`` between the hooks, and reading off what is asked for; None where the walk ends."""
-        if node.outputs > 1:
-            gradient = tuple(gradient or [None] * node.outputs)
-        if node.hooks is not None:
-            gradient = _arrived(node, gradient, create_graph)
-        if capture:
-            for output, part in enumerate(gradient if node.outputs > 1 else (gradient,)):
-                if (node, output) in capture and part is not None:
-                    captured[node, output] = _leaf_hooks(node, part, create_graph)
-        if needed is not None and not _goes_on(node, needed, accumulate):
-            return None
-        if node.hooks is not None and node.hooks.before:
-            gradient = _before(node, gradient, create_graph)
-        apply = anomaly.watch if anomaly.enabled else type(node).apply
-        produced: Sequence[Gradient | None] = apply(node, gradient, create_graph)
-        if node.hooks is not None and node.hooks.after:
-            produced = _after(node, produced, gradient, create_graph)
-        return produced
+    special = request is not None or anomaly.enabled
+    for (node, output), gradient in zip(roots, gradients, strict=True):
+        _arrive(pending, node, output, gradient)
 
     def finish(leaf: Node) -> None:
         """Applies ``leaf``, whose last gradient has come."""
         del awaited[leaf]
         if special or leaf.hooks is not None:
-            watched(leaf, pending.pop(leaf, None))
+            _watched(leaf, pending.pop(leaf, None), create_graph, request)
         else:
             leaf.apply(pending.pop(leaf, None), create_graph)
 
-    for (node, output), gradient in zip(roots, gradients, strict=True):
-        arrive(node, output, gradient)
     state = mode.state
     before = state.enabled, state.retaining
     callbacks: list[Callable[[], None]] = []
@@ -362,8 +352,8 @@ def run_backward(
             for node in order:
                 gradient = pending.pop(node, None)
                 produced: Sequence[Gradient | None] | None
-                if special or node.outputs > 1 or node.hooks is not None:
-                    produced = watched(node, gradient)
+                if special or node.hooks is not None or node.outputs > 1:
+                    produced = _watched(node, gradient, create_graph, request)
                     if produced is None:
                         continue
                 else:
@@ -371,20 +361,17 @@ def run_backward(
                 gradient = None  # no array outlives its use
                 if not retain_graph:
                     node.release()
-                for edge, part in zip(node.edges, produced):  # noqa: B905 - as many, and this is the innermost loop
-                    if edge is None:
-                        continue
-                    target = edge[0]
-                    if needed is not None and target not in needed:
+                for target, part, number in zip(node.next, produced, node.numbers or _FIRST):  # noqa: B905 - innermost
+                    if target is None or (needed is not None and target not in needed):
                         continue
                     if part is not None:
                         if target.outputs > 1:
-                            arrive(target, edge[1], part)
+                            _arrive(pending, target, number, part)
                         elif target in pending:
-                            pending[target] = added(pending[target], part)
+                            pending[target] = _added(pending[target], part)
                         else:
                             pending[target] = part
-                    if not target.edges and target in awaited:  # else it has been handed over
+                    if not target.next and target in awaited:  # else it has been handed over
                         awaited[target] = left = awaited[target] - 1
                         if not left:
                             complete.append(target)
@@ -398,7 +385,70 @@ def run_backward(
     finally:
         state.enabled, state.retaining = before
         _passes.stack.pop()
-    return [captured.get(target) for target in targets] if targets is not None else []
+    return [] if request is None or targets is None else [request.captured.get(target) for target in targets]
+
+
+class _Request:
+    """What a pass with targets is asked for.
+
+    Attributes:
+        needed: the nodes that lead to a target: the pass goes nowhere else.
+        accumulate: gradients go into those leaves that are targets, and are not given back.
+        capture: the edges at which gradients are to be read off.
+        captured: those that have been.
+    """
+
+    __slots__ = ("accumulate", "capture", "captured", "needed")
+
+    def __init__(self, targets: Sequence[tuple[Node, int]], sources: Sequence[Node], accumulate: bool) -> None:
+        self.needed = _leading_to({node for node, _ in targets}, sources)
+        self.accumulate = accumulate
+        self.capture = set() if accumulate else set(targets)
+        self.captured: dict[tuple[Node, int], Gradient] = {}
+
+    def goes_on(self, node: Node) -> bool:
+        """Whether ``node`` is to be applied, or is only where a requested gradient is read off."""
+        if isinstance(node, AccumulateGrad):
+            return self.accumulate
+        return any(target is not None and target in self.needed for target in node.next)
+
+
+def _watched(
+    node: Node, gradient: Any, create_graph: bool, request: _Request | None
+) -> Sequence[Gradient | None] | None:
+    """``node.apply`` between the hooks, and reading off what is asked for; None where the walk ends."""
+    if node.outputs > 1:
+        gradient = tuple(gradient or [None] * node.outputs)
+    if node.hooks is not None:
+        gradient = _arrived(node, gradient, create_graph)
+    if request is not None:
+        for output, part in enumerate(gradient if node.outputs > 1 else (gradient,)):
+            if (node, output) in request.capture and part is not None:
+                request.captured[node, output] = _leaf_hooks(node, part, create_graph)
+        if not request.goes_on(node):
+            return None
+    if node.hooks is not None and node.hooks.before:
+        gradient = _before(node, gradient, create_graph)
+    apply = anomaly.watch if anomaly.enabled else type(node).apply
+    produced: Sequence[Gradient | None] = apply(node, gradient, create_graph)
+    if node.hooks is not None and node.hooks.after:
+        produced = _after(node, produced, gradient, create_graph)
+    return produced
+
+
+def _arrive(pending: dict[Node, Any], node: Node, output: int, gradient: Gradient) -> None:
+    """Adds a gradient of one output of ``node`` to what has come."""
+    if node.outputs == 1:
+        pending[node] = _added(pending[node], gradient) if node in pending else gradient
+    else:
+        slots = pending.setdefault(node, [None] * node.outputs)
+        slots[output] = gradient if slots[output] is None else _added(slots[output], gradient)
+
+
+def _added(present: Gradient, gradient: Gradient) -> Gradient:
+    if type(present) is _ndarray and not present.ndim:
+        return np.asarray(present[()] + gradient[()])  # NumPy adds scalars sooner, and makes one of 0-d arrays anyway
+    return present + gradient
 
 
 def _shown(values: Sequence[Gradient | None]) -> tuple[Tensor | None, ...]:
@@ -463,31 +513,24 @@ def _leaf_hooks(node: Node, gradient: Gradient, create_graph: bool) -> Gradient:
     return gradient
 
 
-def _goes_on(node: Node, needed: set[Node], accumulate: bool) -> bool:
-    """Whether ``node`` is to be applied, or is only where a requested gradient is read off."""
-    if isinstance(node, AccumulateGrad):
-        return accumulate
-    return any(edge is not None and edge[0] in needed for edge in node.edges)
-
-
 def _schedule(roots: Sequence[Node], needed: set[Node] | None) -> tuple[list[Node], dict[Node, int]]:
     """What can be reached from ``roots``: the operations, the latest first, and how many gradients each leaf awaits."""
     order: list[Node] = []
     awaited: dict[Node, int] = {}
     for root in roots:
-        if root.edges:
+        if root.next:
             order.append(root)
         else:
             awaited[root] = 0
-    order = list(dict.fromkeys(order))
+    if len(order) > 1:
+        order = list(dict.fromkeys(order))
     seen = set(order)
     for node in order:  # which grows on the way
-        for edge in node.edges:
-            if edge is None:
+        for target in node.next:
+            if target is None or target in seen:
                 continue
-            target = edge[0]
-            if target.edges:
-                if target not in seen and (needed is None or target in needed):
+            if target.next:
+                if needed is None or target in needed:
                     seen.add(target)
                     order.append(target)
             elif needed is None or target in needed:
@@ -502,12 +545,12 @@ def _leading_to(targets: set[Node], roots: Sequence[Node]) -> set[Node]:
     stack, seen = list(dict.fromkeys(roots)), set(roots)
     while stack:
         node = stack.pop()
-        for edge in node.edges:
-            if edge is not None:
-                users.setdefault(edge[0], []).append(node)
-                if edge[0] not in seen:
-                    seen.add(edge[0])
-                    stack.append(edge[0])
+        for target in node.next:
+            if target is not None:
+                users.setdefault(target, []).append(node)
+                if target not in seen:
+                    seen.add(target)
+                    stack.append(target)
     stack = [node for node in targets if node in seen]
     leading = set(stack)
     while stack:

@@ -133,7 +133,7 @@ class FunctionCtx(Node):
         """Runs the user's ``backward`` on tensors."""
         given = list(gradient) if self.outputs > 1 else [gradient]
         if all(part is None for part in given):
-            return [None] * len(self.edges)
+            return [None] * len(self.next)
         shown: list[Any] = []
         for part, like in zip(given, self._outputs, strict=True):
             if part is not None:
@@ -144,7 +144,7 @@ class FunctionCtx(Node):
                 shown.append(None)
         returned = self.function.backward(self, *shown)
         returned = tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
-        count = len(self.edges)
+        count = len(self.next)
         if len(returned) > count and all(x is None for x in returned[count:]):
             returned = returned[:count]
         if len(returned) != count:
@@ -168,7 +168,7 @@ class FunctionCtx(Node):
                 f"function {self.name()} returned a gradient different from None at position {number + 1}, but the "
                 "corresponding forward input was not a Variable"
             )
-        if self.edges[number] is None:
+        if self.next[number] is None:
             return None
         shape, dtype = like
         if value._data.shape != shape:

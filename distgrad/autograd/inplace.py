@@ -83,7 +83,7 @@ def _save_copies(tensor: Tensor, result: Tensor) -> None:
             continue
         seen.add(node)
         node.save_copy_of(tensor)
-        pending += [edge[0] for edge in node.edges if edge is not None]
+        pending += [target for target in node.next if target is not None]
 
 
 def rebase(tensor: Tensor, result: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from .engine import Node, edge_of
 from .grad_mode import State, mode
 from .recorded import Fetch, OperationNode, Plan, versions_of
 from .sharing import join
-from .tensor import Tensor
+from .tensor import Tensor, plain
 from .unrolled import REQUIRES_GRAD, recorder
 from .view import View
 
@@ -45,6 +45,17 @@ def _chooser(at: tuple[int, ...]) -> Callable[[list[Any]], Sequence[Any]]:
     if len(at) > 1 and all(i >= 0 for i in at):
         return itemgetter(*at)
     return lambda values: [values[i] if i >= 0 else ~i for i in at]
+
+
+class _Recorders(dict[int, Callable[..., OperationNode]]):
+    """By the kind of call, what records it: written when the first such call comes."""
+
+    def __init__(self, primitive: Primitive) -> None:
+        self._primitive = primitive
+
+    def __missing__(self, kind: int) -> Callable[..., OperationNode]:
+        self[kind] = record = self._primitive.recorder(kind)
+        return record
 
 
 class Primitive:
@@ -66,6 +77,7 @@ class Primitive:
             A forward that takes ``out=`` (as all of NumPy's ufuncs do) can also ``write`` over an operand.
         broadcast: given where operands broadcast and VJPs leave the sum over what was broadcast to be added: a function
             of a gradient and the shape of its operand, called where the gradient has another.
+        scalars: the VJPs are arithmetic on elements alone, and take NumPy's scalars in the place of 0-d arrays.
         decomposition: the same function of Tensors in simpler operations. With it the VJPs see arrays only (they may
             be fast kernels), and a recorded backward pass differentiates the decomposition instead.
     """
@@ -81,6 +93,7 @@ class Primitive:
         multiple: bool = False,
         decomposition: Callable[..., Tensor] | None = None,
         broadcast: Callable[[Any, tuple[int, ...]], Any] | None = None,
+        scalars: bool = False,
     ) -> None:
         self.name = name
         self.node_name = f"{name}Backward0"  # as PyTorch writes it
@@ -93,6 +106,7 @@ class Primitive:
         self.multiple = multiple
         self.decomposition = decomposition
         self.broadcast = broadcast
+        self.scalars = scalars
         self.unusual = bool(view or multiple or residuals)
         self.single_view = bool(view and not multiple and not residuals and not self.starred)
         self.general = bool(multiple or self.starred)  # too many kinds of calls to write functions for each
@@ -105,7 +119,7 @@ class Primitive:
             for operand, vjp in vjps.items()
         }
         self._plans: dict[int, Plan] = {}  # by the mask, with a leading 1 that tells how many operands there are
-        self._recorders: dict[int, Callable[..., OperationNode]] = {}
+        self.recorders = _Recorders(self)
         known = {self.starred} if self.starred else set(operands)
         if unknown := set(vjps) - known:
             raise ValueError(f"primitive {name}: a VJP for {sorted(unknown)}, but the operands are {operands}")
@@ -144,8 +158,8 @@ class Primitive:
             if self.single_view and result.base is not None:
                 owner = operands[0]._data
                 if result.base is owner or result.base is owner.base:
-                    return self._viewed(operands, keywords, result, kind, state)
-            return self._unusual(operands, keywords, result, kind, state)
+                    return self.viewed(operands, keywords, result, kind, state)
+            return self.unusual_result(operands, keywords, result, kind, state)
         # A result without history: what Tensor(result) does, at half its cost. NumPy gives a scalar for 0-d operands.
         out: Tensor = _new(Tensor)
         out._data = result if type(result) is _ndarray else np.asarray(result)
@@ -156,8 +170,7 @@ class Primitive:
             if self.general:
                 out._node = self._record(operands, keywords, (out,), ())
             else:
-                record = self._recorders.get(kind) or self.recorder(kind)
-                out._node = record(out, keywords, (), operands, state)
+                out._node = self.recorders[kind](out, keywords, (), state, *operands)
         else:
             out._requires_grad = False
             out._node = None
@@ -166,24 +179,21 @@ class Primitive:
                 out._counter = [1]
         return out
 
-    def _viewed(
+    def viewed(
         self, operands: tuple[Any, ...], keywords: dict[str, Any], result: Any, kind: int, state: State
     ) -> Tensor:
-        """What ``_unusual`` does, for the usual one: a single view of the first operand's memory."""
+        """What ``unusual_result`` does, for the usual one: a single view of the first operand's memory."""
         source: Tensor = operands[0]
         out: Tensor = _new(Tensor)
         out._data = result
         out._output_nr = 0
-        if source._counter is None:
-            source._counter = [0]
-        out._counter = counter = source._counter
-        out._view = view = View(source, (self, operands[1:], keywords, None), counter[0], state.enabled)
+        out._counter = counter = source._counter or source._versions()
+        out._view = view = View.of_one(source, (self, operands[1:], keywords, None), counter[0], state.enabled)
         if source._data.ndim == 4:
             join(source, out)
         if kind:
             out._requires_grad = True
-            record = self._recorders.get(kind) or self.recorder(kind)
-            out._node = record(out, keywords, (), operands, state)
+            out._node = self.recorders[kind](out, keywords, (), state, *operands)
             return out
         out._requires_grad = False
         out._node = None
@@ -195,14 +205,14 @@ class Primitive:
             out._requires_grad = out._inherited = True
         return out
 
-    def _unusual(
+    def unusual_result(
         self, operands: tuple[Any, ...], keywords: dict[str, Any], result: Any, kind: int, state: State
     ) -> Any:
         """The rest of a call that gives views, several results, or residuals."""
         extra: tuple[Any, ...] = ()
         if self.residuals:
             result, extra = result
-        outs = tuple(map(_tensor, result)) if self.multiple else (_tensor(result),)
+        outs = tuple(map(plain, result)) if self.multiple else (plain(result),)
         if self.view:
             source = operands[0]
             owner = source._data
@@ -212,9 +222,7 @@ class Primitive:
                 if memory is owner or (
                     memory is not None and (memory is owner.base or np.may_share_memory(owner, out._data))
                 ):
-                    counter = source._counter
-                    if counter is None:
-                        counter = source._counter = [0]
+                    counter = source._versions()
                     step = (self, operands[1:], keywords, number if self.multiple else None)
                     out._counter = counter
                     out._view = view = View(source, step, counter[0], state.enabled)
@@ -227,8 +235,7 @@ class Primitive:
             if self.general:
                 node = self._record(operands, keywords, outs, extra)
             else:
-                record = self._recorders.get(kind) or self.recorder(kind)
-                node = record(outs[0], keywords, extra, operands, state)
+                node = self.recorders[kind](outs[0], keywords, extra, state, *operands)
             for number, out in enumerate(outs):
                 if out._data.dtype.kind == "f":
                     out._requires_grad, out._node, out._output_nr = True, node, number
@@ -264,7 +271,7 @@ class Primitive:
         arrays = [x._data if isinstance(x, Tensor) else x for x in operands]
         mode.state.quietly(self.forward, *arrays, out=target._data, **keywords)
         target._changed()
-        out = _tensor(target._data)
+        out = plain(target._data)
         out._counter = target._counter
         if recorded:
             out._node = self._record(operands, keywords, (out,), ())
@@ -274,13 +281,9 @@ class Primitive:
     def recorder(self, kind: int) -> Callable[..., OperationNode]:
         """What records calls whose operands are of this kind, for each two bits: 0 a tensor, 1 one that requires a
         gradient, 2 anything else; the first operand has the lowest bits, and a leading 1 tells how many there are."""
-        record = self._recorders.get(kind)
-        if record is None:
-            operands = [kind >> place & 3 for place in range(0, kind.bit_length() - 1, 2)]
-            mask = 1 << len(operands) | sum(1 << i for i, what in enumerate(operands) if what == REQUIRES_GRAD)
-            plan = self._plans.get(mask) or self._plan(mask, len(operands))
-            self._recorders[kind] = record = recorder(self, plan, operands)
-        return record
+        operands = [kind >> place & 3 for place in range(0, kind.bit_length() - 1, 2)]
+        mask = 1 << len(operands) | sum(1 << i for i, what in enumerate(operands) if what == REQUIRES_GRAD)
+        return recorder(self, self._plans.get(mask) or self._plan(mask, len(operands)), operands)
 
     def _record(
         self, operands: tuple[Any, ...], keywords: dict[str, Any], outs: tuple[Tensor, ...], extra: tuple[Any, ...]
@@ -324,8 +327,11 @@ class Primitive:
         if what == Fetch.KEYWORD:
             return keywords[key] if key in keywords else self.default_of(key)()
         if what == Fetch.OUTPUT:
+            for out in outs:
+                if out._counter is None:
+                    out._counter = [0]  # itself, not ``_versions()``: there is no node yet to be told
             # arrays: a Tensor would keep its own node alive
-            return tuple((out._data, out._versions(), out._version) for out in outs)
+            return tuple((out._data, out._counter, out._version) for out in outs)
         if what == Fetch.RESIDUAL:
             return extra[key]
         return tuple(x.shape for x in operands)
@@ -394,16 +400,6 @@ class Primitive:
         return default
 
 
-def _tensor(data: Any) -> Tensor:
-    """A result without history: what ``Tensor(data)`` does, at half its cost; a NumPy scalar is a 0-d array."""
-    out: Tensor = _new(Tensor)
-    out._data = data if type(data) is _ndarray else np.asarray(data)
-    out._requires_grad = False
-    out._node = out._counter = out._view = None
-    out._output_nr = 0
-    return out
-
-
 def define(
     name: str,
     forward: Callable[..., Any],
@@ -414,13 +410,14 @@ def define(
     multiple: bool = False,
     decomposition: Callable[..., Tensor] | None = None,
     broadcast: Callable[[Any, tuple[int, ...]], Any] | None = None,
+    scalars: bool = False,
     **vjps: Callable[..., Any],
 ) -> Primitive:
     """Registers an operation in ``PRIMITIVES``; the remaining keywords are its VJPs, by operand. See ``Primitive``."""
     if name in PRIMITIVES:
         raise ValueError(f"primitive {name!r} is defined twice")
     PRIMITIVES[name] = primitive = Primitive(
-        name, forward, operands, vjps, residuals, view, multiple, decomposition, broadcast
+        name, forward, operands, vjps, residuals, view, multiple, decomposition, broadcast, scalars
     )
     return primitive
 

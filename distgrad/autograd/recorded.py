@@ -127,6 +127,11 @@ def pack(tensor: Tensor, edge: tuple[Node, int] | None = None) -> Packed:
         state.saved_hooks = hooks
 
 
+def _counting(saved: Any) -> tuple[tuple[Any, list[int], int], ...]:
+    """A saved output, which is an array alone as long as nobody counts its changes."""
+    return ((saved, [0], 0),) if type(saved) is _ndarray else saved
+
+
 class OperationNode(Node):
     """One recorded call of a primitive."""
 
@@ -165,10 +170,16 @@ class OperationNode(Node):
                 if self._versions:
                     self._versions.pop(index, None)
 
+    def counted(self, output: Tensor) -> None:
+        """Where ``output`` was saved, notes the counter of its changes; until now it could not have any."""
+        for index, (what, _) in enumerate(self._plan.fetch if isinstance(self._saved, list) else ()):
+            if what == Fetch.OUTPUT and self._saved[index] is output._data:  # type: ignore[index]
+                self._saved[index] = ((output._data, output._counter, 0),)  # type: ignore[index]
+
     def observe(self) -> None:
         """What anomaly mode notes of a node, and handing what is saved to the hooks of ``saved_tensors_hooks``."""
         if anomaly.enabled:
-            self._metadata = anomaly.note()
+            self.metadata.update(anomaly.note())
         if mode.state.saved_hooks:
             self._pack()
 
@@ -179,7 +190,7 @@ class OperationNode(Node):
             if isinstance(value, Tensor):
                 saved[index] = pack(value, edge_of(value) if value._requires_grad else None)
             elif what == Fetch.OUTPUT:
-                saved[index] = tuple((pack(Tensor(array)), [0], 0) for array, _, _ in value)
+                saved[index] = tuple((pack(Tensor(array)), [0], 0) for array, _, _ in _counting(value))
             elif what == Fetch.RESIDUAL and isinstance(value, np.ndarray):
                 saved[index] = pack(Tensor(value))
         self._saved = tuple(saved)
@@ -187,7 +198,7 @@ class OperationNode(Node):
     def apply(self, gradient: Any, create_graph: bool) -> Sequence[Gradient | None]:
         """The VJPs of those operands that require a gradient."""
         primitive, plan = self.primitive, self._plan
-        produced: list[Gradient | None] = [None] * len(self.edges)
+        produced: list[Gradient | None] = [None] * len(self.next)
         if primitive.multiple and self.outputs == 1:
             gradient = (gradient,)
         if gradient is None or (primitive.multiple and all(part is None for part in gradient)):
@@ -198,8 +209,9 @@ class OperationNode(Node):
         for number, (position, operand, chosen) in enumerate(plan.vjps):
             try:
                 value = primitive.vjps[operand](gradient, *(kept if chosen is None else chosen(kept)))
-                if primitive.broadcast is not None and value.shape != kept[plan.shapes[number]]:
-                    value = primitive.broadcast(value, kept[plan.shapes[number]])
+                shape = kept[plan.shapes[number]] if plan.shapes else None
+                if shape is not None and value.shape != shape:
+                    value = primitive.broadcast(value, shape)  # type: ignore[misc]
             except Exception as error:
                 self.note(error, operand)
                 raise
@@ -248,7 +260,7 @@ class OperationNode(Node):
                 kept[index] = value.take_back()._data
             elif plan.fetch[index][0] == Fetch.OUTPUT:
                 arrays = []
-                for array, counter, version in value:
+                for array, counter, version in _counting(value):
                     if counter[0] != version:
                         self._refuse("output", array, version, counter[0])
                     arrays.append(array.take_back()._data if type(array) is Packed else array)

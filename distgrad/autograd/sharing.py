@@ -45,6 +45,7 @@ def repack(tensor: Tensor) -> bool:
     array = base._data
     if not is_hwnc_alone(array) or not array.flags.writeable:
         return False
+    base._versions()  # before the memory is another: whoever saved it is told of changes from here on
     packed = np.ascontiguousarray(array)
     members = [one() for one in base._group or ()]
     for member in {id(one): one for one in (base, tensor, *members) if one is not None}.values():

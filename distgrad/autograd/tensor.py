@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..registry import no_attribute
 from .grad_mode import mode
 from .printing import format_tensor
 from .sharing import join
@@ -71,6 +70,11 @@ class Handle:
         self.remove()
 
 
+def _backward(*arguments: Any) -> None:
+    """``derivatives.backward``, which puts itself here: it is above this module."""
+    raise NotImplementedError
+
+
 class _Slots:
     """What every result of an operation has, in slots: to make one then costs half of what a dictionary would."""
 
@@ -99,6 +103,7 @@ class Tensor(_Slots):
     # What few tensors need: the default lives on the class and costs nothing per instance.
     _grad: Tensor | None = None
     _grad_slot: Array | None = None  # of a leaf: the memory in which a gradient that it has none of yet is to lie
+    _taker: Callable[[Array], bool] | None = None  # of a leaf: may take a gradient, which ``grad`` then doesn't get
     _accumulator: weakref.ref[Node] | None = None
     _hooks: dict[int, Hook] | None = None  # of a leaf; a non-leaf's hooks live on its node
     _post_accumulate_hooks: dict[int, Callable[[Tensor], None]] | None = None
@@ -334,6 +339,8 @@ class Tensor(_Slots):
         """The counter itself, to be shared with a view."""
         if self._counter is None:
             self._counter = [0]
+            if self._node is not None:
+                self._node.counted(self)
         return self._counter
 
     def _changed(self) -> None:
@@ -373,9 +380,7 @@ class Tensor(_Slots):
             create_graph: record the backward pass itself, for higher derivatives.
             inputs: accumulate into these tensors only.
         """
-        from .derivatives import backward
-
-        backward(self, gradient, retain_graph, create_graph, inputs)
+        _backward(self, gradient, retain_graph, create_graph, inputs)
 
     def register_hook(self, hook: Hook) -> Handle:
         """Calls ``hook(grad)`` when the gradient of this tensor is known; a tensor it returns replaces the gradient.
@@ -477,12 +482,9 @@ class Tensor(_Slots):
         """Values and whether they require a gradient; gradients, hooks and history stay behind, as in PyTorch."""
         return type(self), (np.ascontiguousarray(self._data).reshape(self._data.shape), self._requires_grad)
 
-    def __getattr__(self, name: str) -> Any:
-        """Only asked for what is not there: says so, and what is nearest."""
-        raise no_attribute(f"{type(self).__name__!r} object", name, (key for key in dir(self) if key[0] != "_"))
-
     if TYPE_CHECKING:  # put here by distgrad.ops.methods
 
+        def __getattr__(self, name: str) -> Any: ...
         def __getitem__(self, index: Any) -> Tensor: ...
         def __setitem__(self, index: Any, value: Any) -> None: ...
         def __iter__(self) -> Iterator[Tensor]: ...
@@ -508,3 +510,16 @@ class Tensor(_Slots):
         def __invert__(self) -> Tensor: ...
         def __and__(self, other: Any) -> Tensor: ...
         def __or__(self, other: Any) -> Tensor: ...
+
+
+_new, _ndarray = object.__new__, np.ndarray
+
+
+def plain(data: Any) -> Tensor:
+    """A result without history: what ``Tensor(data)`` does, at half its cost; a NumPy scalar is a 0-d array."""
+    out: Tensor = _new(Tensor)
+    out._data = data if type(data) is _ndarray else np.asarray(data)
+    out._requires_grad = False
+    out._node = out._counter = out._view = None
+    out._output_nr = 0
+    return out

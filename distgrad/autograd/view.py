@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Step = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], int | None]
 
 
+_new = object.__new__
+
+
 class View:
     """The way from ``base`` to a view of it, and the version of the memory at which the view's history was right."""
 
@@ -43,6 +46,23 @@ class View:
             self.base = before.base
             self.multiple = before.multiple or step[3] is not None
             self.recorded = before.recorded and recorded
+
+    @classmethod
+    def of_one(cls, source: Tensor, step: Step, version: int, recorded: bool) -> View:
+        """``View(...)`` where the step has one result, at half its cost."""
+        view: View = _new(cls)
+        before = view.previous = source._view
+        view.step = step
+        view.version = version
+        if before is None:
+            view.base = source
+            view.multiple = False
+            view.recorded = recorded
+        else:
+            view.base = before.base
+            view.multiple = before.multiple
+            view.recorded = before.recorded and recorded
+        return view
 
     def steps(self) -> tuple[Step, ...]:
         """From the base to here."""

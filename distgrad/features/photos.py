@@ -370,7 +370,8 @@ class FeatureLoader:
 
     Args:
         features: of the photos that the sampler counts.
-        sampler: says who sees which photo when; its ``batches_done`` counts the batches handed out.
+        sampler: says who sees which photo when; its ``batches_done`` counts the batches handed out. Of one with
+            ``virtual_ranks`` each is a list with a batch for each slice.
     """
 
     def __init__(self, features: PhotoFeatures, sampler: GlobalBatchSampler) -> None:
@@ -384,13 +385,16 @@ class FeatureLoader:
     def __len__(self) -> int:
         return len(self._sampler)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         batches = iter(self._sampler)
         done = self._sampler.batches_done
         parts = list(batches)
         self._sampler.batches_done = done
-        with contextlib.closing(self._features.batches(parts, self._sampler.epoch)) as loaded:
-            for batch in loaded:
+        sliced = self._sampler.virtual_ranks is not None
+        flat = [part for slices in parts for part in slices] if sliced else parts
+        with contextlib.closing(self._features.batches(flat, self._sampler.epoch)) as loaded:
+            for part in parts:
+                batch = [next(loaded) for _ in part] if sliced else next(loaded)
                 done += 1
                 self._sampler.batches_done = done
                 yield batch

@@ -50,10 +50,10 @@ def _reaches_others(outputs: Sequence[Tensor], own: set[Node]) -> bool:
             continue
         if isinstance(node, AccumulateGrad):
             return True
-        for edge in node.edges:
-            if edge is not None and edge[0] not in seen:
-                seen.add(edge[0])
-                stack.append(edge[0])
+        for target in node.next:
+            if target is not None and target not in seen:
+                seen.add(target)
+                stack.append(target)
     return False
 
 
@@ -355,10 +355,10 @@ def _depends(out: Tensor, aliases: Sequence[Tensor]) -> bool:
         node = stack.pop()
         if node in wanted:
             return True
-        for edge in node.edges:
-            if edge is not None and edge[0] not in seen:
-                seen.add(edge[0])
-                stack.append(edge[0])
+        for target in node.next:
+            if target is not None and target not in seen:
+                seen.add(target)
+                stack.append(target)
     return False
 
 

@@ -38,7 +38,10 @@ def integers(values: Any, function: str, name: str) -> tuple[int, ...]:
     """``values``, given one by one (``(2, 3)``) or as one sequence (``((2, 3),)``), as integers."""
     if len(values) == 1 and isinstance(values[0], (tuple, list)):
         values = values[0]
-    if all(type(value) is int for value in values):
+    for value in values:
+        if type(value) is not int:
+            break
+    else:
         return tuple(values)
     found = []
     for place, value in enumerate(values):

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from ..autograd import Tensor
 from .arguments import tensor_argument
 from .shape import normalize_dim
 
@@ -18,6 +19,7 @@ R = TypeVar("R")
 
 Dims = int | Sequence[int] | None
 
+_EVERY = tuple(tuple(range(ndim)) for ndim in range(8))  # of tensors of so many dimensions
 _NAMES = {"axis": "dim", "keepdims": "keepdim"}
 
 
@@ -32,14 +34,15 @@ def numpy_names(function: Callable[P, R]) -> Callable[P, R]:
     name = function.__name__
 
     def call(*args: Any, **kwargs: Any) -> R:
-        if args:
-            tensor_argument(args[0], name)
-        if kwargs:
-            for other, own in _NAMES.items():
-                if other in kwargs:
-                    if own in kwargs:
-                        raise TypeError(f"{name}() got both {other!r} and {own!r}, which are one argument")
-                    kwargs[own] = kwargs.pop(other)
+        if args and not isinstance(args[0], Tensor):
+            tensor_argument(args[0], name)  # which refuses
+        if not kwargs:
+            return function(*args)  # type: ignore[call-arg]
+        for other, own in _NAMES.items():
+            if other in kwargs:
+                if own in kwargs:
+                    raise TypeError(f"{name}() got both {other!r} and {own!r}, which are one argument")
+                kwargs[own] = kwargs.pop(other)
         return function(*args, **kwargs)
 
     functools.update_wrapper(call, function)
@@ -91,9 +94,10 @@ def dims_argument(dim: Any, ndim: int, keepdim: Any = False) -> tuple[int, ...]:
         IndexError: a dimension is out of range.
         RuntimeError: a dimension is named twice.
     """
-    check_keepdim(keepdim)
+    if keepdim is not False and keepdim is not True:
+        check_keepdim(keepdim)
     if dim is None:
-        return tuple(range(ndim))
+        return _EVERY[ndim] if ndim < len(_EVERY) else tuple(range(ndim))
     given = (dim,) if _is_int(dim) else dim
     if not isinstance(given, (tuple, list)) or not all(map(_is_int, given)):
         raise TypeError(f"argument 'dim' must be an int or a tuple of ints, not {dim!r}")

@@ -65,11 +65,11 @@ def _ones(count: int, dtype: np.dtype[Any]) -> Any:
 
 
 def _sum_to(input: Any, shape: tuple[int, ...]) -> Any:
-    lead = input.ndim - len(shape)
-    if lead == 1 and input.ndim == 2 and input.dtype.char in "fd":  # a bias: BLAS adds few rows as exactly, and sooner
+    if input.ndim == 2 and len(shape) == 1:  # a bias: BLAS adds few rows as exactly, and sooner
         rows, columns = input.shape
-        if rows <= _FEW_ROWS and shape[0] == columns:
+        if rows <= _FEW_ROWS and shape[0] == columns and input.dtype.char in "fd":
             return _ones(rows, input.dtype).dot(input)
+    lead = input.ndim - len(shape)
     inner = input.shape[lead:]
     axes = (*range(lead), *[lead + i for i, n in enumerate(shape) if n == 1 and inner[i] != 1])
     return sum_over(input, axes, keepdims=True).reshape(shape)
@@ -203,6 +203,7 @@ _mul: Primitive = define(
     np.multiply,
     ("input", "other"),
     broadcast=sum_to,
+    scalars=True,
     input=lambda g, other: g * other,
     other=lambda g, input: g * input,
 )
@@ -338,7 +339,7 @@ multiply = mul
 
 # One operand --------------------------------------------------------------------------------------------------------
 
-_neg: Primitive = define("Neg", np.negative, ("input",), input=lambda g: -g)
+_neg: Primitive = define("Neg", np.negative, ("input",), scalars=True, input=lambda g: -g)
 _abs: Primitive = define("Abs", np.abs, ("input",), input=lambda g, input: g * _sign(input))
 _sign: Primitive = define(
     "Sign",
@@ -347,22 +348,38 @@ _sign: Primitive = define(
     ("input",),
     input=lambda g: _zeros(g),
 )
-_exp: Primitive = define("Exp", np.exp, ("input",), input=lambda g, output: g * output)
-_log: Primitive = define("Log", np.log, ("input",), input=lambda g, input: g / input)
-_sqrt: Primitive = define("Sqrt", np.sqrt, ("input",), input=lambda g, output: g / (2.0 * output))
+_exp: Primitive = define("Exp", np.exp, ("input",), scalars=True, input=lambda g, output: g * output)
+_log: Primitive = define("Log", np.log, ("input",), scalars=True, input=lambda g, input: g / input)
+_sqrt: Primitive = define("Sqrt", np.sqrt, ("input",), scalars=True, input=lambda g, output: g / (2.0 * output))
 _sin: Primitive = define("Sin", np.sin, ("input",), input=lambda g, input: g * _cos(input))
 _cos: Primitive = define("Cos", np.cos, ("input",), input=lambda g, input: -g * _sin(input))
+
+
+def _passed(g: Any, output: Any) -> Any:
+    """The gradient where ``output`` is positive or NaN, else 0."""
+    zero = number(0.0, g.dtype)  # NumPy takes an array sooner than a Python number
+    return select(output <= zero, zero, g)
+
+
+def _tanh_vjp(g: Any, output: Any) -> Any:
+    """``g (1 - output^2)`` in one new array."""
+    out = output * output
+    np.subtract(number(1.0, out.dtype), out, out)
+    return np.multiply(g, out, out)
+
+
 _tanh: Primitive = define(
     "Tanh",
     np.tanh,
     ("input",),
-    input=lambda g, output: g * ((number(1.0, g.dtype) if type(g) is np.ndarray else 1.0) - output * output),
+    scalars=True,
+    input=lambda g, output: _tanh_vjp(g, output) if type(g) is np.ndarray and g.ndim else g * (1.0 - output * output),
 )
 _relu: Primitive = define(
     "Relu",
     rectified,
     ("input",),
-    input=lambda g, output: select(output <= 0, 0.0, g) if type(g) is np.ndarray else _where(output <= 0, 0.0, g),
+    input=lambda g, output: _passed(g, output) if type(g) is np.ndarray else _where(output <= 0, 0.0, g),
 )
 _clone: Primitive = define(
     "Clone",

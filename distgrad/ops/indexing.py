@@ -8,6 +8,7 @@ another shape there.
 
 from __future__ import annotations
 
+import math
 import operator
 import warnings
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import numpy as np
 from ..autograd import Tensor
 from ..autograd.grad_mode import mode
 from ..autograd.primitive import Primitive, define
+from ..autograd.shortcut import viewer
 from ..kernels.scatter import add_at, are_distinct
 from .arguments import tensor_argument
 from .creation import _array
@@ -36,6 +38,11 @@ IN_PLACE = ["index_put"]  # of these, what also exists as NAME_
 # Slices --------------------------------------------------------------------------------------------------------------
 
 
+def _embedded(input: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Any:
+    """``_surrounded``, without a copy where there is nothing around: a slice leaves elements in their order."""
+    return input.reshape(shape) if input.size == math.prod(shape) else _surrounded(input, shape, index)
+
+
 def _surrounded(input: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Any:
     out = np.zeros(shape, input.dtype)
     out[index] = input
@@ -47,8 +54,11 @@ _slice: Primitive = define(
     lambda input, index: input[index],
     ("input",),
     view=True,
-    input=lambda g, input_shape, index: _slice_adjoint(g, shape=input_shape, index=index),
+    input=lambda g, input_shape, index: (
+        _embedded(g, input_shape, index) if type(g) is np.ndarray else _slice_adjoint(g, shape=input_shape, index=index)
+    ),
 )
+_sliced = viewer(_slice, "index")
 _slice_adjoint: Primitive = define(  # zeros around
     "SliceAdjoint", _surrounded, ("input",), input=lambda g, index: _slice(g, index=index)
 )
@@ -231,10 +241,6 @@ def parse_index(index: Any, shape: tuple[int, ...], own: bool = False) -> Index:
         ValueError: a slice with a step below 1.
         TypeError: a slice of something else than integers, or text.
     """
-    if type(index) is int and shape and -shape[0] <= index < shape[0]:  # the common case
-        return Index((index, ...), None)
-    if index is None:
-        return Index((None, ...), None)
     parts = _parts(index)
     needed = sum(map(_consumed, parts))
     if needed > len(shape):
@@ -334,13 +340,19 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     Raises:
         IndexError, ValueError, TypeError: see ``parse_index``.
     """
-    batching: Any = None if type(index) is int or index is None else mode.state.batching
+    if index is None:
+        return _sliced(input, (None, ...))
+    if type(index) is int:
+        shape = input._data.shape
+        if shape and -shape[0] <= index < shape[0]:
+            return _sliced(input, (index, ...))
+    batching: Any = None if type(index) is int else mode.state.batching
     if batching is not None and batching.has_batched_positions(index):
         picked: Tensor = batching.getitem(input, index)
         return picked
     # an array that the backward pass needs must not be changed by the user in between
     basic, advanced = parse_index(index, input._data.shape, own=input.requires_grad and mode.enabled)
-    out = input if basic is None else _slice(input, index=basic)
+    out = input if basic is None else _sliced(input, basic)
     result: Tensor = out if advanced is None else _index(out, index=advanced)
     return result
 

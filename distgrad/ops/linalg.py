@@ -76,6 +76,8 @@ def _beside(x: Any) -> Any:
 
 def _gradient_of_left(g: Any, right: Any, shape: tuple[int, ...]) -> Any:
     """Of ``left``, of this shape, in ``left @ right``: g right^T, summed over what was broadcast."""
+    if type(g) is np.ndarray and g.ndim == right.ndim == 2:  # sooner
+        return kernels.product(g, right.T)
     if len(shape) == 2 and right.ndim > 2:
         # (n, k) @ (..., k, m) -> (..., n, m): the sum over the batch and m is one product
         return _matmul(_beside(g), _rows(_adjoint(right)))
@@ -84,6 +86,8 @@ def _gradient_of_left(g: Any, right: Any, shape: tuple[int, ...]) -> Any:
 
 def _gradient_of_right(g: Any, left: Any, shape: tuple[int, ...]) -> Any:
     """Of ``right``, of this shape, in ``left @ right``: left^T g, summed over what was broadcast."""
+    if type(g) is np.ndarray and g.ndim == left.ndim == 2:  # sooner
+        return kernels.product(left.T, g)
     if len(shape) == 2 and left.ndim > 2:
         # (..., n, k) @ (k, m) -> (..., n, m): the sum over the batch and n is one product
         return _matmul(_adjoint(_rows(left)), _rows(g))

@@ -16,13 +16,14 @@ from ..autograd.grad_mode import mode
 from ..autograd.primitive import Primitive, define
 from ..autograd.tensor import Array
 from .activation import logsigmoid
-from .comparison import ne
+from .comparison import eq, ge, logical_and, ne
 from .elementwise import relu, where
 from .exponentials import log_softmax
 from .positions import gather
 from .promotion import cast, promoted
 from .reduction import mean, sum
-from .samples import all_values, each_sample, is_batched
+from .samples import check_values, is_batched, is_captured
+from .scan import cumprod
 from .shape import reshape
 
 # What all losses share ----------------------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ def nll_loss(
     _check_target("nll_loss", input, target)
     _check_class_weight("nll_loss", weight, classes)
     _refuse_gradient("nll_loss", weight)
-    if is_batched(target, weight):
+    if _are_unknown(target, weight):
         return _nll_of_samples(input, target, weight, ignore_index, reduction)
     labels = _labels(target, classes, ignore_index)
     flat = input
@@ -204,15 +205,24 @@ def nll_loss(
     return total if reduction == "sum" else total / _weight_sum(factors)
 
 
+def _are_unknown(target: Tensor, weight: Tensor | None) -> bool:
+    """Whether there are no values to look at: inside vmap, or while ``compiler`` captures."""
+    return is_batched(target, weight) or is_captured(target) or (weight is not None and is_captured(weight))
+
+
 def _classes_of_samples(
     target: Tensor, weight: Tensor | None, classes: int, ignore_index: int, dtype: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For targets that differ from sample to sample of a vmap: the classes, 0 where they are ignored; whether they
-    count; and how much."""
-    values = all_values(target)
-    wrong = values[(values != ignore_index) & ((values < 0) | (values >= classes))]
-    if wrong.size:
-        raise IndexError(f"Target {int(wrong[0])} is out of bounds: there are {classes} classes, 0 to {classes - 1}")
+    """For targets whose values are unknown: the classes, 0 where they are ignored; whether they count; how much."""
+
+    def check(values: Array) -> None:
+        wrong = values[(values != ignore_index) & ((values < 0) | (values >= classes))]
+        if wrong.size:
+            raise IndexError(
+                f"Target {int(wrong[0])} is out of bounds: there are {classes} classes, 0 to {classes - 1}"
+            )
+
+    check_values(check, target)
     counted = ne(target, ignore_index)
     labels = cast(where(counted, target, 0), np.int64)
     if weight is None or not weight.numel():
@@ -222,7 +232,7 @@ def _classes_of_samples(
 
 
 def _nll_of_samples(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str) -> Tensor:
-    """``nll_loss`` in operations that know targets of each sample's own."""
+    """``nll_loss`` in operations to which the target is an operand."""
     axis = _class_dim(input)
     labels, counted, factors = _classes_of_samples(target, weight, input.shape[axis], ignore_index, input.dtype)
     index = reshape(labels, tuple(1 if d == axis else n for d, n in enumerate(input.shape)))
@@ -286,7 +296,7 @@ def cross_entropy(
     weighted = log_probabilities
     if weight is not None:
         weighted = weighted * _for_classes(weight, input.ndim, class_dim)
-    if is_batched(target, weight):
+    if _are_unknown(target, weight):
         _, counted, factors = _classes_of_samples(target, weight, classes, ignore_index, input.dtype)
         divisor = sum(factors)
     else:
@@ -365,11 +375,6 @@ def multi_margin_loss(
         ValueError: another ``p``, a weight that is no vector, or another reduction.
         RuntimeError: shapes or dtypes that do not fit, or a target outside [0, C).
     """
-    if is_batched(target, weight):
-        of_each: Tensor = each_sample(
-            multi_margin_loss, input, target, p, margin, weight, size_average, reduce, reduction
-        )
-        return of_each
     _refuse_legacy(size_average, reduce)
     _check_reduction(reduction)
     if p not in (1, 2):
@@ -388,21 +393,26 @@ def multi_margin_loss(
     if target.dtype != np.int64:
         raise RuntimeError(f"multi_margin_loss: expected an int64 target, got {target.dtype}")
     _refuse_gradient("multi_margin_loss", weight)
-    right = target._data.reshape(-1, 1)
-    _check_range("multi_margin_loss", right, classes)
-    over = relu(rows - gather(rows, 1, Tensor(right)) + margin)
+    _check_range("multi_margin_loss", target, classes)
+    right = reshape(target, (-1, 1))
+    over = relu(rows - gather(rows, 1, right) + margin)
     if p == 2:
         over = over * over
     if weight is not None:
-        over = over * Tensor(weight._data[right])
-    over = where(Tensor(right == np.arange(classes)), 0.0, over)
+        over = over * reshape(gather(weight, 0, reshape(target, -1)), (-1, 1))
+    over = where(eq(right, Tensor(np.arange(classes))), 0.0, over)
     return _reduced(reshape(sum(over, 1) / classes, tuple(target.shape)), reduction)
 
 
-def _check_range(name: str, labels: Array, classes: int, lowest: int = 0) -> None:
-    wrong = labels[(labels < lowest) | (labels >= classes)]
-    if wrong.size:
-        raise RuntimeError(f"{name}: target out of range: {int(wrong[0])} with {classes} classes, 0 to {classes - 1}")
+def _check_range(name: str, target: Tensor, classes: int, lowest: int = 0) -> None:
+    def check(labels: Array) -> None:
+        wrong = labels[(labels < lowest) | (labels >= classes)]
+        if wrong.size:
+            raise RuntimeError(
+                f"{name}: target out of range: {int(wrong[0])} with {classes} classes, 0 to {classes - 1}"
+            )
+
+    check_values(check, target)
 
 
 def multilabel_margin_loss(
@@ -421,9 +431,6 @@ def multilabel_margin_loss(
         ValueError: another reduction.
         RuntimeError: shapes or dtypes that do not fit, or a target outside [-1, C).
     """
-    if is_batched(target):
-        of_each: Tensor = each_sample(multilabel_margin_loss, input, target, size_average, reduce, reduction)
-        return of_each
     _refuse_legacy(size_average, reduce)
     _check_reduction(reduction)
     rows, classes = _samples("multilabel_margin_loss", input)
@@ -431,16 +438,16 @@ def multilabel_margin_loss(
         raise RuntimeError(f"inconsistent target size: {list(target.shape)} for input of size: {list(input.shape)}")
     if target.dtype != np.int64:
         raise RuntimeError(f"multilabel_margin_loss: expected an int64 target, got {target.dtype}")
-    _check_range("multilabel_margin_loss", target._data, classes, -1)
-    labels = target._data.reshape(tuple(rows.shape))
-    given = np.logical_and.accumulate(labels >= 0, axis=1)
-    labels = np.where(given, labels, 0)
-    right = np.zeros(labels.shape, np.bool_)
-    sample, place = np.nonzero(given)
-    right[sample, labels[sample, place]] = True
+    _check_range("multilabel_margin_loss", target, classes, -1)
+    labels = reshape(target, tuple(rows.shape))
+    given = cumprod(cast(ge(labels, 0), np.int64), 1)  # up to the first -1
+    labels = where(eq(given, 1), labels, -1)
+    each, others = reshape(labels, (-1, classes, 1)), Tensor(np.arange(classes))
+    right = sum(cast(eq(each, others), np.int64), 1, keepdim=True)  # (N, 1, C): whether class c is a right one
     # (N, right, 1) against (N, 1, C)
-    margins = reshape(rows, (-1, 1, classes)) - reshape(gather(rows, 1, Tensor(labels)), (-1, classes, 1)) + 1.0
-    margins = where(Tensor(given[:, :, None] & ~right[:, None, :]), relu(margins), 0.0)
+    picked = reshape(gather(rows, 1, where(ge(labels, 0), labels, 0)), (-1, classes, 1))
+    margins = relu(reshape(rows, (-1, 1, classes)) - picked + 1.0)
+    margins = where(logical_and(ge(each, 0), eq(right, 0)), margins, 0.0)
     losses = reshape(sum(margins, (1, 2)) / classes, tuple(input.shape[:-1]))
     return _reduced(losses, reduction)
 

@@ -12,6 +12,7 @@ from ..autograd import Tensor
 from ..autograd.primitive import Primitive
 from ..autograd.shortcut import binary
 from . import (
+    absent,
     added_products,
     comparison,
     contraction,
@@ -198,6 +199,7 @@ def install() -> None:
         "__contains__": _contains,
         "broadcast_to": elementwise.expand,  # a method takes the sizes one by one as well
         "__reversed__": _reversed,
+        "__dir__": lambda self: sorted(set(object.__dir__(self)) - absent.NAMES),
         "float": _converter(np.float32),
         "double": _converter(np.float64),
         "half": _converter(np.float16),
@@ -214,5 +216,7 @@ def install() -> None:
         methods.update({name: getattr(family, name) for name in family.METHODS})
         for name in getattr(family, "IN_PLACE", ()):
             methods[f"{name}_"] = inplace.in_place(getattr(family, name), f"{name}_")
+    for name in absent.NAMES:
+        methods.setdefault(name, absent.Absent(name))
     for name, method in methods.items():
         setattr(Tensor, name, method)

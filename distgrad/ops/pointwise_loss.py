@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..autograd import Tensor, no_grad
 from ..autograd.primitive import Primitive, define
+from ..autograd.tensor import Array
 from .activation import _log1pexp, _logsigmoid, logsigmoid
 from .elementwise import _log, _sigmoid, broadcast_to, clone, exp, log, mul, sub, where
 from .elementwise import abs as absolute
@@ -17,7 +19,7 @@ from .extremum import _clamp
 from .loss import _check_reduction, _reduced, _refuse_legacy
 from .promotion import promoted
 from .reduction import sum
-from .samples import all_values
+from .samples import check_values
 from .shape import _common_shape, unsqueeze
 from .transcendental import _log1p, xlogy
 
@@ -222,6 +224,14 @@ def _check_fits(name: str, what: str, tensor: Tensor | None, input: Tensor) -> N
         )
 
 
+def _check_probabilities(what: str) -> Callable[[Array], None]:
+    def check(values: Array) -> None:
+        if not ((values >= 0) & (values <= 1)).all():
+            raise RuntimeError(f"binary_cross_entropy: all elements of {what} should be between 0 and 1")
+
+    return check
+
+
 def binary_cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -254,9 +264,7 @@ def binary_cross_entropy(
     if target.dtype != input.dtype or not input.is_floating_point():
         raise RuntimeError(f"binary_cross_entropy: found dtype {target.dtype} of the target but expected {input.dtype}")
     for what, tensor in (("input", input), ("target", target)):
-        elements = all_values(tensor)
-        if not ((elements >= 0) & (elements <= 1)).all():
-            raise RuntimeError(f"binary_cross_entropy: all elements of {what} should be between 0 and 1")
+        check_values(_check_probabilities(what), tensor)
     _check_fits("binary_cross_entropy", "weight", weight, input)
     values: Tensor = _bce(input, target)
     return _reduced(values if weight is None else values * weight, reduction)
@@ -394,6 +402,11 @@ def poisson_nll_loss(
     return _reduced(values, reduction)
 
 
+def _check_variance(values: Array) -> None:
+    if (values < 0).any():
+        raise ValueError("var has negative entry/entries")
+
+
 def gaussian_nll_loss(
     input: Tensor,
     target: Tensor,
@@ -426,8 +439,7 @@ def gaussian_nll_loss(
                 "or one without (or with 1 as) the last dimension"
             )
     _check_reduction(reduction)
-    if (all_values(var) < 0).any():
-        raise ValueError("var has negative entry/entries")
+    check_values(_check_variance, var)
     bounded = clone(var)
     with no_grad():
         bounded.clamp_(min=eps)

@@ -15,9 +15,9 @@ from .elementwise import _where, broadcast_to, clone
 from .extremum import _clamp
 from .indexing import getitem
 from .promotion import cast
-from .samples import all_values, is_batched
+from .samples import all_values, is_batched, is_captured
 from .shape import _common_shape, normalize_dim, reshape, unsqueeze
-from .slices import _array_of, _as_vector, _counted_from_front, _is_long, _outside
+from .slices import _array_of, _as_vector, _check_positions, _counted_from_front, _is_long
 
 __all__ = [  # what distgrad itself offers
     "gather",
@@ -154,9 +154,12 @@ _scatter_smallest = _extremum("ScatterAmin", np.minimum)
 
 
 def _check_bounds(index: Tensor, axis: int, size: int, lowest: int = 0) -> None:
-    wrong = _outside(index, lowest, size)
-    if wrong is not None:
-        raise RuntimeError(f"index {wrong} is out of bounds for dimension {axis} with size {size}")
+    _check_positions(
+        index,
+        lowest,
+        size,
+        lambda wrong: RuntimeError(f"index {wrong} is out of bounds for dimension {axis} with size {size}"),
+    )
 
 
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
@@ -221,9 +224,12 @@ def _flat_places(name: str, flat: Tensor, index: Tensor) -> Tensor:
     size = flat.numel()
     if index.numel() and not size:
         raise IndexError(f"{name}(): tried to {name} from an empty tensor")
-    wrong = _outside(index, -size, size)
-    if wrong is not None:
-        raise IndexError(f"out of range: tried to access index {wrong} on a tensor of {size} elements.")
+    _check_positions(
+        index,
+        -size,
+        size,
+        lambda wrong: IndexError(f"out of range: tried to access index {wrong} on a tensor of {size} elements."),
+    )
     return _counted_from_front(reshape(index, -1), size)
 
 
@@ -281,7 +287,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     size = input.shape[axis]
     common = _common_shape(*((*x.shape[:axis], 1, *x.shape[axis + 1 :]) for x in (input, indices)))
     wide, index = (broadcast_to(x, (*common[:axis], x.shape[axis], *common[axis + 1 :])) for x in (input, indices))
-    if (all_values(indices) < 0).any():
+    if is_captured(indices) or (all_values(indices) < 0).any():
         _check_bounds(indices, axis, size, lowest=-size)
         index = _counted_from_front(index, size)
     return gather(wide, axis, index)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
+from ..autograd.shortcut import keyed
 from ..autograd.tensor import Array
 from ..kernels.summation import sum_over
 from .dims import Dims, dim_argument, dims_argument, numpy_names
@@ -43,17 +44,34 @@ def _kept(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
 
 def _count(shape: tuple[int, ...], dims: tuple[int, ...]) -> int:
     """How many elements are reduced to one."""
-    return math.prod(shape[d] for d in dims)
+    return math.prod(shape) if len(dims) == len(shape) else math.prod([shape[d] for d in dims])
+
+
+# Up to so many elements it takes less time to write them than to go on with repeated ones.
+_FEW = 1 << 10
+
+
+def _filled(g: Array, shape: tuple[int, ...]) -> Array:
+    """(), g, repeated."""
+    if math.prod(shape) <= _FEW:
+        out = np.empty(shape, g.dtype)
+        out.fill(g)
+        return out
+    out = np.ndarray(shape, g.dtype, g, 0, (0,) * len(shape))
+    out.flags.writeable = False
+    return out
 
 
 def spread(g: Any, shape: tuple[int, ...], dims: tuple[int, ...]) -> Any:
     """``g``, the result of a reduction of ``shape`` over ``dims``, repeated over them: the adjoint of a sum."""
     if type(g) is np.ndarray:
+        if not g.ndim:  # of all dimensions
+            return _filled(g, shape)
         return _expanded(g.reshape(_kept(shape, dims)), shape)
     return _expand_primitive(_reshape(g, shape=_kept(shape, dims)), shape=shape)
 
 
-_FLOAT32 = np.dtype(np.float32)
+_FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
 
 def _computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -69,6 +87,7 @@ _sum: Primitive = define(
     ("input",),
     input=lambda g, input_shape, dims: spread(g, input_shape, dims),
 )
+_summed = keyed(_sum)
 
 
 def _nansum_forward(input: Array, dims: tuple[int, ...], keepdim: bool) -> Any:
@@ -87,16 +106,24 @@ _nansum: Primitive = define(
 def _mean_forward(input: Array, dims: tuple[int, ...], keepdim: bool) -> Any:
     total = sum_over(input, dims, keepdim, _computed(input.dtype))
     total /= _count(input.shape, dims)
-    return total.astype(input.dtype, copy=False)
+    return total if total.dtype is input.dtype else total.astype(input.dtype, copy=False)
+
+
+def _mean_vjp(g: Any, input_shape: tuple[int, ...], dims: tuple[int, ...]) -> Any:
+    # of no elements there is no gradient either, whatever it is divided by
+    count = _count(input_shape, dims) or 1
+    if type(g) is np.ndarray and not g.ndim:
+        return _filled(np.asarray(g[()] / count), input_shape)
+    return spread(g / count, input_shape, dims)
 
 
 _mean: Primitive = define(
     "Mean",
     _mean_forward,
     ("input",),
-    # of no elements there is no gradient either, whatever it is divided by
-    input=lambda g, input_shape, dims: spread(g / builtins.max(_count(input_shape, dims), 1), input_shape, dims),
+    input=_mean_vjp,
 )
+_averages = keyed(_mean)
 
 
 @numpy_names
@@ -117,9 +144,10 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
         input = cast(input, dtype)
         wide = input.dtype
     else:
-        wide = input.dtype if input.is_floating_point() else np.dtype(np.int64)
-    out: Tensor = _sum(input, dims=dims_argument(dim, input.ndim, keepdim), keepdim=keepdim, dtype=wide)
-    return out
+        wide = input._data.dtype
+        if wide.kind != "f":
+            wide = _INT64
+    return _summed(input, {"dims": dims_argument(dim, input._data.ndim, keepdim), "keepdim": keepdim, "dtype": wide})
 
 
 @numpy_names
@@ -161,9 +189,9 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any =
         IndexError: a dimension is out of range.
         RuntimeError: integers without a floating-point ``dtype``, or a dimension is named twice.
     """
-    input = _averaged("mean", input, dtype)
-    out: Tensor = _mean(input, dims=dims_argument(dim, input.ndim, keepdim), keepdim=keepdim)
-    return out
+    if dtype is not None or input._data.dtype.kind != "f":
+        input = _averaged("mean", input, dtype)
+    return _averages(input, {"dims": dims_argument(dim, input._data.ndim, keepdim), "keepdim": keepdim})
 
 
 @numpy_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from ..autograd import Size, Tensor
 from ..autograd.primitive import Primitive, alias, define
 from ..autograd.sharing import repack
+from ..autograd.shortcut import viewer
 from ..kernels.layout import empty_in_order_of, is_hwnc_alone
 from .arguments import integers, tensor_argument
 from .elementwise import _clone, broadcast_to
@@ -47,15 +49,24 @@ _reshape: Primitive = define(
     lambda input, shape: input.reshape(shape),
     ("input",),
     view=True,
-    input=lambda g, input_shape: _reshape(g, shape=input_shape),
+    input=lambda g, input_shape: g.reshape(input_shape) if type(g) is np.ndarray else _reshape(g, shape=input_shape),
 )
+
+
+@functools.lru_cache(maxsize=256)
+def _inverse(dims: tuple[int, ...]) -> tuple[int, ...]:
+    """The order that undoes the order ``dims``."""
+    return tuple(sorted(range(len(dims)), key=dims.__getitem__))
+
+
 _permute: Primitive = define(
     "Permute",
     lambda input, dims: input.transpose(dims),
     ("input",),
     view=True,
-    input=lambda g, dims: _permute(g, dims=tuple(int(i) for i in np.argsort(dims))),
+    input=lambda g, dims: g.transpose(_inverse(dims)) if type(g) is np.ndarray else _permute(g, dims=_inverse(dims)),
 )
+_reshaped, _permuted = viewer(_reshape, "shape"), viewer(_permute, "dims")
 _view_as_dtype: Primitive = define("ViewAsDtype", lambda input, dtype: input.view(dtype), ("input",), view=True)
 
 
@@ -121,9 +132,15 @@ def normalize_dim(dim: int, ndim: int) -> int:
 
 def _resolve(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
     """Fills in a -1, and checks the number of elements."""
+    product = 1
+    for n in shape:
+        product *= n
+        if n < 0:
+            break
+    else:
+        if product == count:  # nearly always
+            return shape
     product = math.prod(shape)
-    if product == count and min(shape, default=0) >= 0:  # nearly always
-        return shape
     for place, n in enumerate(shape):
         if n < -1:
             raise RuntimeError(f"invalid shape dimension {n} at index {place} of shape {list(shape)}")
@@ -148,8 +165,7 @@ def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
         RuntimeError: another number of elements, or more than one -1.
     """
     size = integers(args if shape is None else (shape,), "reshape", "shape")
-    out: Tensor = _reshape(input, shape=_resolve(size, tensor_argument(input, "reshape").numel()))
-    return out
+    return _reshaped(input, _resolve(size, tensor_argument(input, "reshape")._data.size))
 
 
 def view(input: Tensor, *args: Any, size: Any = None) -> Tensor:
@@ -168,14 +184,13 @@ def view(input: Tensor, *args: Any, size: Any = None) -> Tensor:
         return _reinterpreted(input, np.dtype(args[0]))
     if not args and size is None:
         raise TypeError("view() takes a shape or a dtype")
-    target = _resolve(integers(args if size is None else (size,), "view", "size"), input.numel())
+    target = _resolve(integers(args if size is None else (size,), "view", "size"), input._data.size)
     if not _shares_memory(input, target) and (input._batched or not repack(input) or not _shares_memory(input, target)):
         raise RuntimeError(
             "view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
             "contiguous subspaces). Use .reshape(...) instead."
         )
-    out: Tensor = _reshape(input, shape=target)
-    return out
+    return _reshaped(input, target)
 
 
 def _shares_memory(input: Tensor, target: tuple[int, ...]) -> bool:
@@ -274,23 +289,20 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Without the dimensions of length 1, or without ``dim`` (one or several) where its length is 1; a view."""
     if dim is None:
-        out: Tensor = _reshape(input, shape=tuple(n for n in input.shape if n != 1))
-        return out
+        return _reshaped(input, tuple(n for n in input.shape if n != 1))
     dims: set[int] = set()
     for d in integers((dim,), "squeeze", "dim"):
         axis = normalize_dim(d, input.ndim)
         if axis in dims:
             raise RuntimeError(f"dim {axis} appears multiple times in the list of dims")
         dims.add(axis)
-    kept: Tensor = _reshape(input, shape=tuple(n for i, n in enumerate(input.shape) if i not in dims or n != 1))
-    return kept
+    return _reshaped(input, tuple(n for i, n in enumerate(input.shape) if i not in dims or n != 1))
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """With a new dimension of length 1 at ``dim``; a view."""
     shape = input._data.shape
-    out: Tensor = _reshape(input, shape=_with_axis(shape, normalize_dim(dim, len(shape) + 1)))
-    return out
+    return _reshaped(input, _with_axis(shape, normalize_dim(dim, len(shape) + 1)))
 
 
 def contiguous(input: Tensor) -> Tensor:
@@ -344,18 +356,17 @@ def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
             f"permute(dims): {list(given)} is not an ordering of the {input.ndim} dimensions of the tensor; duplicate "
             "dims are not allowed, and each has to be named"
         )
-    out: Tensor = _permute(input, dims=tuple(order))
-    return out
+    return _permuted(input, tuple(order))
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions exchanged; a view."""
-    order = list(range(input.ndim))
-    a, b = normalize_dim(dim0, input.ndim), normalize_dim(dim1, input.ndim)
-    if input.ndim:
+    ndim = input._data.ndim
+    order = list(range(ndim))
+    a, b = normalize_dim(dim0, ndim), normalize_dim(dim1, ndim)
+    if ndim:
         order[a], order[b] = order[b], order[a]
-    out: Tensor = _permute(input, dims=tuple(order))
-    return out
+    return _permuted(input, tuple(order))
 
 
 def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
@@ -421,7 +432,12 @@ def _of_one_matrix(input: Tensor) -> Tensor:
     return transpose(input, 0, 1) if input.ndim else input
 
 
-T = property(lambda self: permute(self, tuple(range(self.ndim))[::-1]), doc="The dimensions in reverse order; a view.")
+@functools.cache
+def _reversed(ndim: int) -> tuple[int, ...]:
+    return tuple(range(ndim))[::-1]
+
+
+T = property(lambda self: _permuted(self, _reversed(self._data.ndim)), doc="The dimensions in reverse order; a view.")
 mT = property(lambda self: _of_matrices(self, "mT"), doc="The last two dimensions exchanged; a view.")
 H = property(_of_one_matrix, doc="The transpose of a matrix, conjugated, which real numbers do not need; a view.")
 mH = property(lambda self: _of_matrices(self, "mH"), doc="The last two dimensions exchanged; a view.")

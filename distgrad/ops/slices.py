@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..autograd import Tensor
 from ..autograd.primitive import Primitive, define
+from ..autograd.tensor import Array
 from ..kernels.scatter import add_at, are_distinct
 from .arguments import number, number_in, tensor_argument
 from .elementwise import _where, mul
 from .promotion import cast
-from .samples import all_values
+from .samples import all_values, check_values, is_captured
 from .shape import normalize_dim, reshape
 
 __all__ = [  # what distgrad itself offers
@@ -98,17 +100,19 @@ def _is_long(index: Tensor) -> bool:
     return index.dtype in (np.int32, np.int64)
 
 
-def _outside(index: Tensor, lowest: int, size: int) -> int | None:
-    """A position that is below ``lowest`` or not below ``size``, if there is one."""
-    values = all_values(index)
-    if not values.size or (values.min() >= lowest and values.max() < size):
-        return None
-    return int(values.max()) if values.min() >= lowest else int(values.min())
+def _check_positions(index: Tensor, lowest: int, size: int, error: Callable[[int], Exception]) -> None:
+    """Raises ``error(position)`` for a position that is below ``lowest`` or not below ``size``, if there is one."""
+
+    def check(values: Array) -> None:
+        if values.size and (values.min() < lowest or values.max() >= size):
+            raise error(int(values.max()) if values.min() >= lowest else int(values.min()))
+
+    check_values(check, index)
 
 
 def _counted_from_front(index: Tensor, length: int) -> Tensor:
     """Positions along a dimension of ``length``, of which negative ones count from the end."""
-    if not (all_values(index) < 0).any():
+    if not is_captured(index) and not (all_values(index) < 0).any():
         return index
     out: Tensor = _where(index < 0, index + length, index)
     return out
@@ -138,9 +142,12 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     if not input.ndim and index.numel() != 1:
         raise RuntimeError(f"index_select(): Index to scalar can have only 1 value, got {index.numel()} value(s)")
     size = _length(input, axis)
-    wrong = _outside(index, 0, size)
-    if wrong is not None:
-        raise IndexError(f"index out of range in self: {wrong} in dimension {axis} with size {size}")
+    _check_positions(
+        index,
+        0,
+        size,
+        lambda wrong: IndexError(f"index out of range in self: {wrong} in dimension {axis} with size {size}"),
+    )
     out: Tensor = _index_select(_as_vector(input), _as_vector(index), dim=axis)
     return out if input.ndim else reshape(out, ())
 
@@ -184,11 +191,15 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
             "source tensor shape must match self tensor shape, excluding the specified dimension. Got self.shape = "
             f"{list(input.shape)} source.shape = {list(source.shape)}"
         )
-    wrong = _outside(index, 0, _length(input, axis))
-    if wrong is not None:
-        raise RuntimeError(
-            f"index {wrong} is out of bounds for dimension {axis} with size {_length(input, axis)} (index_add())"
-        )
+    size = _length(input, axis)
+    _check_positions(
+        index,
+        0,
+        size,
+        lambda wrong: RuntimeError(
+            f"index {wrong} is out of bounds for dimension {axis} with size {size} (index_add())"
+        ),
+    )
     if alpha != 1:
         source = mul(source, number_in(number(alpha, "index_add", "alpha", 5), input.dtype))
     out: Tensor = _index_add(_as_vector(input), _as_vector(index), _as_vector(source), dim=axis)
@@ -237,11 +248,13 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
             f"index_copy(): Number of indices ({index.numel()}) should be equal to source.size(dim) "
             f"({_length(source, axis if source.ndim else 0)})"
         )
-    wrong = _outside(index, 0, whole.shape[axis])
-    if wrong is not None:
-        raise IndexError(
-            f"index_copy(): index {wrong} is out of bounds for dimension {axis} with size {whole.shape[axis]}"
-        )
+    size = whole.shape[axis]
+    _check_positions(
+        index,
+        0,
+        size,
+        lambda wrong: IndexError(f"index_copy(): index {wrong} is out of bounds for dimension {axis} with size {size}"),
+    )
     out: Tensor = _index_copy(whole, _as_vector(index), slices, dim=axis)
     return out if input.ndim else reshape(out, ())
 
@@ -274,9 +287,12 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
         filling = number_in(number(value, "index_fill", "value", 4), input.dtype)
     whole, places = _as_vector(input), _as_vector(index)
     length = whole.shape[axis]
-    wrong = _outside(index, -length, length)
-    if wrong is not None:
-        raise IndexError(f"index {wrong} is out of bounds for dimension {axis} with size {length}")
+    _check_positions(
+        index,
+        -length,
+        length,
+        lambda wrong: IndexError(f"index {wrong} is out of bounds for dimension {axis} with size {length}"),
+    )
     places = _counted_from_front(places, length)
     out: Tensor = _index_fill(whole, places, filling, dim=axis)
     return out if input.ndim else reshape(out, ())

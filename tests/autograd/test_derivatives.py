@@ -200,3 +200,19 @@ def test_a_root_that_others_lead_through() -> None:
     y = x.exp()
     (g,) = dg.autograd.grad([y, (y * y).sum()], x, [dg.ones(2, 2), dg.tensor(1.0)])
     np.testing.assert_allclose(g.numpy(), np.exp(x.detach().numpy()) + 2 * np.exp(2 * x.detach().numpy()))
+
+
+def test_a_batch_of_vectors_at_once() -> None:
+    x, unused = leaf(1.0, 2.0, 3.0), leaf(1.0)
+    w = dg.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, -6.0]], requires_grad=True)
+    y = (w @ x).tanh() * x.sum()
+    vectors = dg.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 3.0]])
+    found = grad(y, [x, w, unused], vectors, retain_graph=True, is_grads_batched=True, allow_unused=True)
+    assert found[2] is None
+    for number, vector in enumerate(vectors):
+        for batch, one in zip(found[:2], grad(y, [x, w], vector, retain_graph=True), strict=True):
+            np.testing.assert_allclose(batch[number].numpy(), one.numpy(), rtol=1e-5, atol=1e-6)
+    (recorded,) = grad(y, x, vectors, create_graph=True, is_grads_batched=True)
+    assert grad((recorded * recorded).sum(), w)[0].shape == (2, 3)
+    with pytest.raises(RuntimeError, match=r"is_grads_batched=True takes grad_outputs of shape"):
+        grad(y.sum(), x, is_grads_batched=True)

@@ -110,6 +110,26 @@ def test_edges() -> None:
         get_gradient_edge(dg.ones(1))
 
 
+def test_edges_stand_for_tensors() -> None:
+    x = leaf(1.0, 2.0)
+    y = x * x
+    z = (y * 3).sum()
+    at_x, at_y = get_gradient_edge(x), get_gradient_edge(y)
+    found = dg.autograd.grad(z, [at_x, at_y], retain_graph=True)
+    assert [g.tolist() for g in found] == [[6.0, 12.0], [3.0, 3.0]]
+    (from_y,) = dg.autograd.grad(at_y, at_x, dg.tensor([1.0, 2.0], dtype=dg.float64), retain_graph=True)
+    assert from_y.tolist() == [2.0, 8.0]
+    dg.autograd.backward(z, inputs=at_x, retain_graph=True)
+    assert x.grad.tolist() == [6.0, 12.0]
+    with pytest.raises(RuntimeError, match=r"input 0 of backward\(\) is the edge of MulBackward0, which is no leaf"):
+        z.backward(inputs=[at_y], retain_graph=True)
+    with pytest.raises(RuntimeError, match="a gradient has to be given for element 0 of tensors: it is a GradientEdge"):
+        dg.autograd.backward(at_y)
+    unused = get_gradient_edge(leaf(1.0))
+    with pytest.raises(RuntimeError, match="materialize_grads cannot be used for input 0, which is a GradientEdge"):
+        dg.autograd.grad(z, unused, materialize_grads=True)
+
+
 def test_a_change_behind_its_back_can_be_noted() -> None:
     x = leaf(1.0, 2.0)
     y = x * 1

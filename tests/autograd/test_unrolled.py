@@ -22,6 +22,10 @@ PROGRAMS: dict[str, Callable[..., Any]] = {
     "residuals": lambda x, w: dg.nn.functional.layer_norm(x, (3,), w).sum(),
     "constants": lambda x, w: (x * w.detach() + w.detach() * x).sum(),
     "products": lambda x, w: (x[:, None] @ w[None] @ x).sum(),
+    "without dimensions": lambda x, w: -((x[0] * w[1] + 2).tanh().exp() - (w[0] * 3).sqrt().log() * x[1]) * 0.5,
+    "views": lambda x, w: (x.reshape(3, 1).T[None][0, :, 1:] * w[None, 1:].mT.permute(1, 0)).squeeze().mean(),
+    "copies of views": lambda x, w: (x * w[:, None]).T.reshape(-1)[None].unsqueeze(0).sum(),
+    "several outputs": lambda x, w: (x.unbind()[1] * w.split(1)[2] + w.unbind()[2]).sum(),
 }
 
 
@@ -41,7 +45,7 @@ def test_the_written_functions_compute_what_the_loops_do(
     loops: list[str] = []
 
     def recorder(self: Primitive, kind: int) -> Callable[..., OperationNode]:
-        def record(out: Any, keywords: Any, extra: Any, operands: Any, state: Any) -> OperationNode:
+        def record(out: Any, keywords: Any, extra: Any, state: Any, *operands: Any) -> OperationNode:
             loops.append(self.name)
             return self._record(operands, keywords, (out,), extra)
 
@@ -49,7 +53,8 @@ def test_the_written_functions_compute_what_the_loops_do(
 
     monkeypatch.setattr(Primitive, "recorder", recorder)
     for primitive in PRIMITIVES.values():
-        monkeypatch.setattr(primitive, "_recorders", {})
+        for kind in list(primitive.recorders):
+            monkeypatch.delitem(primitive.recorders, kind)
     assert gradients(program, False) == written
     assert loops
 
@@ -102,6 +107,29 @@ def test_a_changed_parameter_is_noticed_whatever_its_version() -> None:
         w.add_(1.0)
     with pytest.raises(RuntimeError, match=r"Mul saved its operand 'other' .* at version 1; it is at version 2 now"):
         y.backward()
+
+
+@pytest.mark.parametrize("share", [lambda y: y.view(-1), lambda y: y.detach(), lambda y: y[None]])
+def test_a_saved_result_whose_changes_are_counted_later(share: Callable[[Any], Any]) -> None:
+    y = dg.ones(2, 3, requires_grad=True).tanh()
+    z = y.sum()
+    other = share(y)
+    z.backward(retain_graph=True)
+    with dg.no_grad():
+        other.zero_()
+    with pytest.raises(RuntimeError, match=r"Tanh saved its output .* at version 0; it is at version 1 now"):
+        z.backward()
+
+
+def test_operands_of_a_node_with_several_results() -> None:
+    x = dg.tensor([1.0, 2.0, 4.0], requires_grad=True)
+    a, b, c = x.unbind()
+    y = a * c + b
+    assert y.grad_fn is not None
+    assert y.grad_fn.edges[1] == (b.grad_fn, 1)
+    assert y.grad_fn.next_functions[0][0].edges == ((a.grad_fn, 0), (c.grad_fn, 2))  # type: ignore[union-attr]
+    y.backward()
+    assert x.grad.tolist() == [4.0, 1.0, 1.0]  # type: ignore[union-attr]
 
 
 def test_a_view_in_inference_mode_is_as_its_base() -> None:

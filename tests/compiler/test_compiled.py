@@ -348,3 +348,24 @@ def test_words() -> None:
         x = distgrad.tensor(np.random.default_rng(length).integers(0, 11, (2, length)))
         _close(network(x), fast(x), 1e-6)
     assert fast.plans().count("Embedding") == 2
+
+
+def test_reset_gives_memory_back_and_plans_are_made_anew() -> None:
+    eager = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()).to(distgrad.float64)
+    original = copy.deepcopy(eager)
+    fast = distgrad.compile(original, fullgraph=True)
+    x = distgrad.randn(2, 3, 16, 16, dtype=distgrad.float64)
+    found = fast(x)
+    found.sum().backward()
+    expected = found.detach().numpy().copy()
+    assert "batch norm" in fast.plans() and ": 0 bytes of values" not in fast.plans()
+    compiler.reset()
+    assert compiler.scratch_bytes() == 0
+    assert len(fast.plans().splitlines()) == 1 and ": 0 bytes of values" not in fast.plans(), "found still lies there"
+    np.testing.assert_array_equal(found.detach().numpy(), expected)
+    del found
+    original.zero_grad()
+    compiler.reset()
+    assert fast.plans() == "Sequential: 0 bytes of values, 0 bytes of scratch"
+    np.testing.assert_array_equal(fast(x).detach().numpy(), expected)
+    np.testing.assert_allclose(expected, eager(x).detach().numpy(), rtol=1e-9)

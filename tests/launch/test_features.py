@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from distgrad.distributed import SingleCommunicator
-from distgrad.launch import finetune
+from distgrad.launch import cli, finetune
 from distgrad.launch.settings import load_settings
 from distgrad.observe import read_metrics
 
@@ -25,7 +25,7 @@ Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def train(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]:
+def train(recipe: Recipe, tmp_path: Path, small_network: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]:
     """Runs the recipe in this process; the bytes of its last model."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no power cut happens here, and the disk is slow
 
@@ -159,6 +159,39 @@ def test_what_is_unused_goes_first_where_room_is_short(train: Callable[..., byte
     [old] = (tmp_path / "runs" / ".features").iterdir()
     train("two", "--data.augment", "false", "--data.image_size", "40", "--features.limit_gb", "1e-6")
     assert not old.exists() and told(tmp_path, "two") == [(0, 30), (0, 0)]
+
+
+def test_evaluation_finds_them_and_gives_the_same_bits_without(
+    train: Callable[..., bytes], tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("tiny")
+    [*_, trained] = read_metrics(tmp_path / "runs" / "tiny" / "metrics.jsonl")
+
+    def said(run: str, *more: str, data: str = "val") -> list[str]:
+        capsys.readouterr()
+        cli.main(["evaluate", str(tmp_path / run), str(photos / data), "--checkpoint", "last", *more])
+        return capsys.readouterr().out.splitlines()
+
+    [line, told] = said("runs/tiny", "--batch-size", "8")
+    assert f"loss {trained['val_loss']:.4f} on 9 photos" in line
+    assert told.startswith("features: 9 from the cache, 0 computed; ")
+    assert said("runs/tiny", "--batch-size", "8", "--features", "off") == [line]
+    [line, told] = said("runs/tiny", data="train")
+    assert told.startswith("features: 0 from the cache, 21 computed; "), "training saw other versions of them"
+    assert said("runs/tiny", data="train")[1].startswith("features: 21 from the cache, 0 computed; ")
+    assert said("runs/tiny", "--features", "off", data="train") == [line]
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    [again, told] = said("moved/tiny", data="train")
+    assert again == line and told.startswith("features: 21 from the cache, 0 computed; ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_evaluation_of_a_backbone_that_learnt_keeps_none(
+    train: Callable[..., bytes], tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("full", "--model.freeze", "false", "--train.max_steps", "1")
+    cli.main(["evaluate", str(tmp_path / "runs" / "full"), str(photos / "val")])
+    assert "features" not in capsys.readouterr().out and not (tmp_path / "runs" / ".features").exists()
 
 
 @pytest.mark.parametrize("ranks", [2, 3])

@@ -75,6 +75,7 @@ class Interruption(Exception):
     """What the test throws into a running step."""
 
 
+@pytest.mark.usefixtures("small_network")
 @pytest.mark.parametrize(
     ("freeze", "interruptions"), [("true", range(1, 7)), ("false", (2, 5))], ids=["frozen", "full"]
 )
@@ -165,6 +166,7 @@ def test_killed_without_warning_a_run_resumes_to_the_same_bytes(
     assert (tmp_path / "runs/killed" / name).read_bytes() == (tmp_path / "runs/whole" / name).read_bytes()
 
 
+@pytest.mark.usefixtures("small_network")
 def test_a_run_is_not_overwritten_unasked(
     recipe: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +184,7 @@ def test_a_run_is_not_overwritten_unasked(
     assert "done: 2 epochs, 6 steps" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("small_network")
 def test_more_epochs_are_refused_where_the_rate_of_the_past_depends_on_them(
     recipe: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,6 +198,7 @@ def test_more_epochs_are_refused_where_the_rate_of_the_past_depends_on_them(
     assert "done: 2 epochs, 6 steps" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("small_network")
 def test_a_resume_with_no_step_left_does_not_pass_for_a_finished_run(
     recipe: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +218,7 @@ def test_a_resume_with_no_step_left_does_not_pass_for_a_finished_run(
     assert 0 <= finished.accuracy <= 1 and np.isnan(finished.loss)
 
 
+@pytest.mark.usefixtures("small_network")
 def test_a_resume_notices_other_classes(
     recipe: Callable[..., list[str]], photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +230,7 @@ def test_a_resume_notices_other_classes(
     assert "was trained on the classes blue, green, red, now they are blue, red, teal" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("small_network")
 def test_a_resume_that_only_one_host_could_do_is_refused_on_all(
     recipe: Callable[..., list[str]], tmp_path: Path
 ) -> None:
@@ -242,6 +248,7 @@ def test_a_resume_that_only_one_host_could_do_is_refused_on_all(
         assert "rank 1 does not find the same last checkpoint" in said and "--run.output" in said
 
 
+@pytest.mark.usefixtures("small_network")
 def test_what_a_killed_run_left_does_not_pass_for_the_new_one_s(
     recipe: Callable[..., list[str]], tmp_path: Path
 ) -> None:
@@ -254,6 +261,7 @@ def test_what_a_killed_run_left_does_not_pass_for_the_new_one_s(
     assert os.readlink(run / "best") == "checkpoints/step-00000001"
 
 
+@pytest.mark.usefixtures("small_network")
 def test_a_folder_that_is_no_run_keeps_what_lies_in_it(recipe: Callable[..., list[str]], tmp_path: Path) -> None:
     foreign = tmp_path / "runs" / "tiny" / "checkpoints" / "mine.pt"
     foreign.parent.mkdir(parents=True)
@@ -293,21 +301,22 @@ def test_evaluate_and_predict_under_mpirun_say_it_once(
     assert together.stdout.strip() == alone.stdout.strip()
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_share_the_work_and_agree(
-    ranks: int, recipe: Callable[..., list[str]], tmp_path: Path, run_ranks: Callable[..., subprocess.CompletedProcess]
+    recipe: Callable[..., list[str]], tmp_path: Path, run_ranks: Callable[..., subprocess.CompletedProcess]
 ) -> None:
-    alone = run_ranks(1, *CLI, *recipe("--run.name", "alone"))
-    together = run_ranks(ranks, *CLI, *recipe("--run.name", "together"))
-    assert alone.returncode == 0 and together.returncode == 0, alone.stderr + together.stderr
-    assert f"{ranks} ranks, batches of 8" in together.stdout
-    assert together.stdout.count("epoch 2/2") == 1, "one rank prints"
-    ours, theirs = (
-        load_file(tmp_path / "runs" / name / "last" / "model.safetensors") for name in ("together", "alone")
-    )
-    for name in ours:
-        assert np.linalg.norm(ours[name] - theirs[name]) <= 1e-5 * np.linalg.norm(theirs[name]), name
-    metrics = [read_metrics(tmp_path / "runs" / name / "metrics.jsonl") for name in ("together", "alone")]
-    for one, other in zip(*metrics, strict=True):
-        assert one["val_accuracy"] == other["val_accuracy"]
-        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
+    def run(name: str, ranks: int) -> tuple[str, dict[str, np.ndarray], list[dict]]:
+        ended = run_ranks(ranks, *CLI, *recipe("--run.name", name))
+        assert ended.returncode == 0, ended.stderr
+        folder = tmp_path / "runs" / name
+        return ended.stdout, load_file(folder / "last" / "model.safetensors"), read_metrics(folder / "metrics.jsonl")
+
+    _, theirs, metrics = run("alone", 1)
+    for ranks in (2, 4):
+        said, ours, together = run(f"together-{ranks}", ranks)
+        assert f"{ranks} ranks, batches of 8" in said
+        assert said.count("epoch 2/2") == 1, "one rank prints"
+        for name in ours:
+            assert np.linalg.norm(ours[name] - theirs[name]) <= 1e-5 * np.linalg.norm(theirs[name]), name
+        for one, other in zip(together, metrics, strict=True):
+            assert one["val_accuracy"] == other["val_accuracy"]
+            assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from distgrad import config
+from distgrad.distributed.comm_hooks import HOOKS
 from distgrad.errors import ConfigError
-from distgrad.launch.settings import Settings, load_settings
+from distgrad.launch.settings import DistributedSettings, Settings, load_settings
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FOLDERS = ["--data.train", "t", "--data.val", "v"]
@@ -120,6 +122,8 @@ def test_warmup_counts_epochs_or_steps(tmp_path: Path) -> None:
         ("features.dtype", "float8", "features.dtype = \"float8\" must be one of 'float32' or 'float16'"),
         ("features.limit_gb", "0", "features.limit_gb = 0 must be greater than 0, for example"),
         ("data.decode", "quick", "data.decode = \"quick\" must be one of 'exact', 'box' or 'fast'"),
+        ("distributed.comm_hook", "fp61", "distributed.comm_hook = \"fp61\" must be one of 'auto', 'all_reduce', "),
+        ("distributed.bucket_cap_mb", "-1", "distributed.bucket_cap_mb = -1 must be at least 0, for example"),
         ("run.seed", "-1", "run.seed = -1 must be at least 0 and less than 9223372036854775808, for example"),
         ("run.name", "a/b", 'run.name = "a/b" must be a plain folder name; run.output says where it lies.'),
         ("run.name", "..", 'run.name = ".." must be a plain folder name; run.output says where it lies.'),
@@ -145,6 +149,20 @@ def test_nesterov_needs_momentum_without_dampening(tmp_path: Path) -> None:
 def test_two_warmups_contradict(tmp_path: Path) -> None:
     message = refusal(tmp_path, "--schedule.warmup_epochs", "1", "--schedule.warmup_steps", "5")
     assert "schedule.warmup_steps = 5 and schedule.warmup_epochs = 1.0 say the same thing" in message
+
+
+def test_every_hook_that_needs_nothing_else_can_be_named() -> None:
+    """Post-local SGD is the exception: its optimizer averages."""
+    named = get_args(DistributedSettings.model_fields["comm_hook"].annotation)
+    assert set(named) == {"auto", *HOOKS} - {"post_local_sgd"}
+
+
+@pytest.mark.parametrize(("key", "value"), [("comm_hook", "auto"), ("bucket_cap_mb", "0")])
+def test_a_reproducible_run_leaves_nothing_to_the_clock(tmp_path: Path, key: str, value: str) -> None:
+    chosen = (f"--distributed.{key}", value)
+    assert str(getattr(settings_of(tmp_path, *chosen).distributed, key)).startswith(value)
+    message = refusal(tmp_path, *chosen, "--distributed.reproducible", "true")
+    assert "distributed.reproducible" in message and "leaves nothing to the clock" in message
 
 
 def test_features_are_kept_where_they_can_be_used_again(tmp_path: Path) -> None:

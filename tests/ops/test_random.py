@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import distgrad as dg
+from distgrad.ops.random import replace_default
 
 N = 20_000
 
@@ -180,3 +181,28 @@ def test_shapes_and_gradients() -> None:
         assert like(x, generator=dg.Generator(1)).tolist() == like(x, generator=dg.Generator(1)).tolist()
         with pytest.raises(NotImplementedError, match="not implemented for int64"):
             like(x.long())
+
+
+def test_streams_with_a_key_are_apart_and_repeatable() -> None:
+    first, again, other = (dg.Generator.keyed([1, 2], index, seed=7) for index in (0, 0, 1))
+    assert first.initial_seed() == 7
+    drawn = dg.rand(1000, generator=first)
+    assert (drawn == dg.rand(1000, generator=again)).all()
+    assert not (drawn == dg.rand(1000, generator=other)).any()
+    continued = dg.Generator().set_state(first.get_state())
+    assert (dg.rand(3, generator=continued) == dg.rand(3, generator=first)).all()
+
+
+def test_a_thread_may_have_a_default_generator_of_its_own() -> None:
+    dg.manual_seed(3)
+    expected = dg.rand(4)
+    dg.manual_seed(3)
+    before = replace_default(dg.Generator(11))
+    try:
+        assert (dg.rand(4) == dg.rand(4, generator=dg.Generator(11))).all()
+        dg.manual_seed(12)  # of the one in its place
+        assert dg.initial_seed() == 12
+        assert (dg.nn.functional.dropout(dg.ones(50)) != 1).any()
+    finally:
+        assert replace_default(before) is not None
+    assert (dg.rand(4) == expected).all()

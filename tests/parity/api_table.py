@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from distgrad.ops.absent import Absent
+
 FILE = Path(__file__).parent.parent.parent / "distgrad" / "API.md"
 # The namespace in PyTorch and here.
 NAMESPACES = {
@@ -85,7 +87,8 @@ def resolve(path: str) -> Any:
 
 def exists(owner: Any, name: str) -> bool:
     """Whether ``owner`` has a public ``name``."""
-    return inspect.getattr_static(owner, name, None) is not None or hasattr(owner, name)
+    value = inspect.getattr_static(owner, name, None)
+    return (value is not None and not isinstance(value, Absent)) or hasattr(owner, name)
 
 
 def render(names_of: Callable[[str], list[str]]) -> str:

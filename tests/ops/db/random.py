@@ -16,6 +16,14 @@ EXEMPT = [
     ),
     *(
         Exempt(getattr(random, name), STATE)
-        for name in ("Generator", "get_rng_state", "initial_seed", "manual_seed", "seed", "set_rng_state")
+        for name in (
+            "Generator",
+            "get_rng_state",
+            "initial_seed",
+            "manual_seed",
+            "replace_default",
+            "seed",
+            "set_rng_state",
+        )
     ),
 ]
