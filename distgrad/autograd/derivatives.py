@@ -193,7 +193,9 @@ def grad(
     return tuple(results)
 
 
-def _grad_of_batch(outputs: Any, inputs: Any, grad_outputs: Any, retain_graph: bool | None, *rest: Any) -> Any:
+def _grad_of_batch(
+    outputs: Any, inputs: Any, grad_outputs: Any, retain_graph: bool | None, *rest: Any
+) -> tuple[Tensor | None, ...]:
     """``grad`` of a batch of vectors."""
     vectors = _sequence(grad_outputs)
     if any(not isinstance(vector, Tensor) or not vector.ndim for vector in vectors):
