@@ -130,7 +130,11 @@ def _finetune(
     at = Position()
     hook_state: dict[str, Any] | None = None  # what a communication hook with a memory had left out
     ways = settings.distributed
-    exchange: dict[str, Any] = {"comm_hook": ways.comm_hook, "bucket_cap_mb": ways.bucket_cap_mb or "auto"}
+    exchange: dict[str, Any] = {
+        "comm_hook": ways.comm_hook,
+        "bucket_cap_mb": ways.bucket_cap_mb or "auto",
+        "progress": ways.progress,
+    }
     if resume_from is not None:
         model_state, training_state = load_checkpoint(resume_from)
         _check_same_photos(training_state, train, resume_from)
@@ -177,6 +181,8 @@ def _finetune(
             run_folder.remove(directory)
         run_folder.write(directory, settings, train.classes)
         print(_opening(settings, ranks, len(train), len(val), len(train.classes), skipped, at), flush=True)
+        if not settings.model.freeze and ranks.world_size > 1:
+            print(f"gradients travel by {model.progress}", flush=True)
     log = MetricsLog(
         directory / run_folder.METRICS, rank=ranks.rank, resume_step=None if resume_from is None else at.step
     )
@@ -205,7 +211,7 @@ def _finetune(
             "sampler": sampler.state_dict(),
             "generator": default_generator.get_state().tolist(),
             "comm_hook": model.comm_hook_state.state_dict() if model.comm_hook_state is not None else None,
-            "exchange": (model.autotune and model.autotune.pin) or exchange,
+            "exchange": exchange | {"progress": model.progress.name} | ((model.autotune and model.autotune.pin) or {}),
             "photos": len(train),
             "classes": train.classes,
         }

@@ -265,6 +265,11 @@ class DistributedSettings(Section):
         ge=0,
         description="MiB of gradients in one message; 0: the size with which the first steps are fastest",
     )
+    progress: Literal["auto", "thread", "patient", "poll", "none"] = Field(
+        default="auto",
+        description="who carries gradients while backward goes on: a thread inside of MPI, a thread that sleeps in "
+        "between, the backward pass, or nobody before its end; 'auto': the fastest in a short trial at the start",
+    )
     sync_batch_norm: bool = Field(
         default=False,
         description="with model.freeze = false: BatchNorm over the photos of all ranks, for when each has few; such a "

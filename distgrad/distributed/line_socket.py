@@ -99,7 +99,7 @@ class LineSocket:
 
     def _fail(self, error: OSError) -> None:
         # the system closes or resets the connections of a process that ends; everything else is the network's
-        self.lost = not isinstance(error, ConnectionResetError | BrokenPipeError)
+        self.lost = self.lost or not isinstance(error, ConnectionResetError | BrokenPipeError)
         self.close()
 
     def close(self) -> None:
