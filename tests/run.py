@@ -168,8 +168,9 @@ def run_as_rank(folder: Path, pytest_arguments: list[str]) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
 
-    # Several processes cannot share pytest's cache; a rank that hangs writes to its log where.
+    # Several processes cannot share pytest's cache and its temporary folders; a rank that hangs writes to its log where.
     arguments = ["-q", "--with-mpi", "-m", "mpi", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=120"]
+    arguments.append(f"--basetemp={folder / f'temporary.{rank}'}")
     if not any(Path(argument.partition("::")[0]).exists() for argument in pytest_arguments):
         arguments.append("tests/mpi")
     status = int(pytest.main([*arguments, *pytest_arguments], plugins=[RankPlugin(folder)]))
