@@ -29,7 +29,7 @@ finetune: ready-run ## set up, then finetune ResNet-18 on RANKS processes as CON
 	  OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$threads} OPENBLAS_NUM_THREADS=$${OPENBLAS_NUM_THREADS:-$$threads} \
 	  mpirun -n $(RANKS) distgrad finetune $(CONFIG) $(or $(ARGS),--overwrite)
 
-test: ready-test ## set up, then run the whole suite: one process, then 1, 2, 3 and 4 ranks
+test: ready-test ## set up, then run the whole suite: one process, then 1 to 5, 7 and 8 ranks
 	@$(in_venv) python tests/run.py $(ARGS)
 
 parity: ready-parity ## compare with PyTorch, installed for this as the oracle

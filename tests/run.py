@@ -1,4 +1,4 @@
-"""Runs the whole suite: the tests of one process, then those marked ``mpi`` under mpirun on 1, 2, 3 and 4 ranks.
+"""Runs the whole suite: the tests of one process, then those marked ``mpi`` under mpirun on 1 to 5, 7 and 8 ranks.
 
 The tests of one process are shared out to a worker a core, each with one BLAS thread, by pytest-xdist; those that are
 chosen by arguments run in one process, where debuggers and ``-s`` work, unless ``--workers`` says otherwise.
@@ -33,7 +33,7 @@ MOST_WORKERS = 8
 def main() -> int:
     """Parse the command line, run every stage and say which failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2, 3, 4], metavar="N", help="default: 1 2 3 4")
+    parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2, 3, 4, 5, 7, 8], metavar="N", help="default: 1 to 5, 7, 8")
     parser.add_argument("--only-mpi", action="store_true", help="leave out the tests that need no mpirun")
     parser.add_argument("--parity", action="store_true", help="the comparisons with PyTorch, and nothing else")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that share out the tests of one process")
