@@ -26,6 +26,7 @@ RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID
 # Seconds that the other ranks get to finish once a test has failed on one: they may wait for it for ever.
 GRACE = 60
 SHOWN_LINES = 200
+RANKS = [1, 2, 3, 4, 5, 7, 8]
 # More than these would spend their time collecting the same tests once again.
 MOST_WORKERS = 8
 
@@ -33,7 +34,7 @@ MOST_WORKERS = 8
 def main() -> int:
     """Parse the command line, run every stage and say which failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2, 3, 4, 5, 7, 8], metavar="N", help="default: 1 to 5, 7, 8")
+    parser.add_argument("--ranks", type=int, nargs="*", default=RANKS, metavar="N", help="default: 1 to 5, 7 and 8")
     parser.add_argument("--only-mpi", action="store_true", help="leave out the tests that need no mpirun")
     parser.add_argument("--parity", action="store_true", help="the comparisons with PyTorch, and nothing else")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that share out the tests of one process")
@@ -168,7 +169,7 @@ def run_as_rank(folder: Path, pytest_arguments: list[str]) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
 
-    # Several processes cannot share pytest's cache and its temporary folders; a rank that hangs writes to its log where.
+    # Processes cannot share the cache and the temporary folders of pytest; a rank that hangs writes to its log where.
     arguments = ["-q", "--with-mpi", "-m", "mpi", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=120"]
     arguments.append(f"--basetemp={folder / f'temporary.{rank}'}")
     if not any(Path(argument.partition("::")[0]).exists() for argument in pytest_arguments):
