@@ -5,7 +5,7 @@ RANKS  ?= 2
 CONFIG ?= configs/quickstart.toml
 ARGS   ?=
 # What make bench measures: a file of tests/benchmarks, or several.
-PART   ?= networks convolutions footprint small_cnn overhead data_path threads whole_job
+PART   ?= networks convolutions footprint small_cnn overhead data_path threads whole_job overlap all_reduce_bandwidth comm_hooks reproducible
 # wheel: Open MPI from PyPI, in .venv; system: the mpirun on PATH, such as a cluster's own.
 MPI    ?= wheel
 # The first interpreter on PATH that is new enough; inside a virtual environment, the one that it was made from.
