@@ -58,8 +58,9 @@ class DistributedDataParallel(Module):
         bucket_cap_mb: MiB of gradients that are reduced in one message; the first message is of at most 1 MiB. Several,
             or "auto": the one with which the first steps are fastest; see :mod:`distgrad.distributed.autotune`.
         progress: "thread": a thread that spends its time inside of MPI, for which a core should be free; "patient": a
-            thread that looks in and sleeps; "poll": the backward pass looks in after each gradient; "none": all at the
-            end; "auto": what a short trial finds fastest here. The attribute of this name says what and why.
+            thread that looks in and sleeps; "poll": the backward pass looks in after each gradient (communication
+            hooks, which block, wait for its end); "none": all at the end; "auto": what a short trial finds fastest
+            here. The attribute of this name says what and why.
         gradient_as_bucket_view: let gradients lie in the buckets; False copies them in and out.
         comm_hook: how a bucket is summed: a name in ``comm_hooks.HOOKS``, such as "fp16"; None: "all_reduce". Several,
             or "auto" for all that are exact: the one with which the first steps are fastest. What was chosen is in the
@@ -166,7 +167,6 @@ class DistributedDataParallel(Module):
                         "larger slices"
                     )
                 layer.weigh_by(self._reducer)
-                self._reducer.layers_communicate = True
         self._comm_hook_state: Any = None
         self._synchronizes = True
         self._joining: _Join | None = None

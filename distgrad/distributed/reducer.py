@@ -81,7 +81,6 @@ class Reducer:
     Attributes:
         buckets: in the order in which they travel.
         reports: what the communication hook has said about each bucket in the last backward pass.
-        layers_communicate: whether there are layers that communicate in the backward pass, as ``SyncBatchNorm`` does.
         finished: when the last backward pass that was reduced had all sums, on the clock of ``time.perf_counter``.
     """
 
@@ -95,7 +94,6 @@ class Reducer:
         views: bool = True,
     ) -> None:
         self.reports: list[Report] = []
-        self.layers_communicate = False
         self.finished: float | None = None
         self._parameters = list(parameters)
         self._names = list(names)
@@ -289,8 +287,9 @@ class Reducer:
         elif run.samples != run.total:
             with np.errstate(all="ignore"):
                 bucket.flat *= bucket.flat.dtype.type(run.samples / run.total)
-        if self._hook is not None and self.layers_communicate:
-            # A hook blocks. Polled, it would do so at another place of the backward pass than on the other ranks.
+        if self._hook is not None:
+            # A hook blocks. Polled, it would do so at another place of the backward pass than on the other ranks, which
+            # may be in a collective of a layer, or of the user's, there.
             yield AtTheEnd()
         with tracing.span("all_reduce", "communication", bucket=bucket.label, bytes=bucket.flat.nbytes):
             if self._hook is None:

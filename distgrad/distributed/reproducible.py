@@ -24,7 +24,7 @@ from ..errors import CommunicationError
 from ..kernels import kept_weights
 from ..ops.random import Generator, default_generator, replace_default
 from .bucket import GradBucket, make_buckets
-from .channel import Task, Ticket
+from .channel import AtTheEnd, Task, Ticket
 from .collective_log import labelled
 from .comm_hooks.report import Report
 from .communicator import Array, Communicator
@@ -342,6 +342,7 @@ class SliceReducer:
         """All slices' samples and reached parameters to all ranks."""
         width = step.told.shape[1]
         counts = [width * self._tree.owners.count(rank) for rank in range(self._communicator.world_size)]
+        yield AtTheEnd()  # all that follows blocks: polled, it would do so at a place that only time decides
         with tracing.span("all_gather", "communication", bucket="slices", bytes=step.told.nbytes), labelled("slices"):
             self._communicator.all_gather_into(step.told.reshape(-1), counts)
         different = np.flatnonzero(step.told[:, _KEY] != step.told[0, _KEY])
@@ -352,7 +353,6 @@ class SliceReducer:
                 "would depend on the number of ranks: call distgrad.manual_seed(seed) with one seed on every rank, and "
                 "draw from the default generator on all ranks or on none; else from a distgrad.Generator of your own"
             )
-        yield from ()
 
     def _launch(self, step: _Step) -> None:
         """The next bucket goes on its way."""

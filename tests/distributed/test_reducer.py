@@ -544,6 +544,31 @@ def test_a_hook_gets_each_bucket_in_order_and_its_reports_are_kept() -> None:
     assert [last for _, last, _ in first[0]] == [False] * (len(first[0]) - 1) + [True]
 
 
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_a_hook_and_collectives_of_the_users_backward_pass_do_not_wait_for_each_other(channel: str) -> None:
+    """A hook blocks: polled in the middle of a pass it would, on a rank that is ahead, while others are elsewhere."""
+
+    def body() -> None:
+        model = build("mlp")
+        parallel = DistributedDataParallel(model, bucket_cap_mb=SMALL, progress=channel, comm_hook="fp16")
+        seen = []
+
+        def communicate(gradient: Tensor) -> None:
+            total = np.ones(1)
+            distributed.all_reduce(total)
+            seen.append(total[0])
+
+        for parameter in model.parameters():
+            parameter.register_hook(communicate)
+        for step in range(5):
+            loss_of(parallel, batch(step, 3)).backward()
+        assert seen == [3.0] * 5 * len(list(model.parameters()))
+
+    generator = np.random.default_rng(9)
+    jitter = generator.uniform(0, 0.002, (3, 89))
+    threads.run(3, body, timeout=20, delay=lambda rank, sequence: float(jitter[rank, sequence % 89]))
+
+
 # ---- Many ranks
 
 
