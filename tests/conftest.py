@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +25,28 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def folders_of_mpirun() -> Iterator[None]:
+    """Gives each of several workers a place of its own for what mpirun keeps while it runs.
+
+    All of a user's go to one folder by default, which the one that ends first may take away while another one starts:
+    "The PMIx server's listener thread failed to start".
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="mpi-", ignore_cleanup_errors=True) as folder:
+        names = ("PRTE_MCA_prte_tmpdir_base", "OMPI_MCA_orte_tmpdir_base")  # Open MPI 5 and 4
+        before = {name: os.environ.get(name) for name in names}
+        os.environ.update(dict.fromkeys(names, folder))
+        yield
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @pytest.fixture(scope="session")
