@@ -55,9 +55,10 @@ def as_pth(values):
         body += plain(strides) + b"\x89}tR"
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("net/data.pkl", body + b"u.")
+        # entries without the time of day, so that all workers of a test run make the same bytes
+        archive.writestr(zipfile.ZipInfo("net/data.pkl"), body + b"u.")
         for key, value in enumerate(values.values()):
-            archive.writestr(f"net/data/{key}", value.astype("<f4").tobytes())
+            archive.writestr(zipfile.ZipInfo(f"net/data/{key}"), value.astype("<f4").tobytes())
     return file.getvalue()
 
 
