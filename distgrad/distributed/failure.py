@@ -22,10 +22,9 @@ from .communicator import Communicator
 from .environment import detect
 
 # A failure that all ranks share (a wrong config) should be printed by rank 0 alone: the others give it this long, in
-# seconds, to end the job, and the last of them half as much again. Its abort reaches them within about 0.3 s.
-HEAD_START = 0.5
-# The same before init: ranks start at different times, and only the exit of one tells mpirun to end the rest.
-HEAD_START_UNJOINED = 1.0
+# seconds, to end the job, and the last of them half as much again. Its abort reaches them within about 0.3 s; but ranks
+# start at different times, and on a busy machine one is behind the others.
+HEAD_START = 1.0
 
 # mpirun announces the abort by another way than it forwards what ranks print: seconds for the message to come first.
 DRAIN = 0.05
@@ -120,7 +119,7 @@ def _end(error: BaseException) -> NoReturn:
         rank, world_size, host = identity
         prefix = f"[rank {rank} on {host}] "
         if rank > 0:
-            time.sleep((HEAD_START if _job is not None else HEAD_START_UNJOINED) * (1 + 0.5 * rank / world_size))
+            time.sleep(HEAD_START * (1 + 0.5 * rank / world_size))
     with contextlib.suppress(Exception):  # a closed stream must not keep the other ranks alive
         sys.stdout.flush()
         sys.stderr.write(f"{prefix}{describe(error)}\n")  # one write, so that ranks do not mix their lines

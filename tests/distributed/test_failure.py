@@ -72,7 +72,7 @@ distributed.all_reduce(np.zeros(3))
 
 
 def test_an_error_that_all_ranks_share_is_printed_by_rank_0_without_traceback(run_script: Runner) -> None:
-    done = run_script(4, WITH_INIT + "raise ConfigError('run.toml: lr is -1, must be above 0')")
+    done = run_script(3, WITH_INIT + "raise ConfigError('run.toml: lr is -1, must be above 0')")
     assert done.returncode != 0
     (line,) = lines_of_ranks(done)
     assert line.startswith("[rank 0 on ") and line.endswith("] error: run.toml: lr is -1, must be above 0")
