@@ -74,7 +74,8 @@ distributed.all_reduce(np.zeros(3))
 def test_an_error_that_all_ranks_share_is_printed_by_rank_0_without_traceback(run_script: Runner) -> None:
     done = run_script(3, WITH_INIT + "raise ConfigError('run.toml: lr is -1, must be above 0')")
     assert done.returncode != 0
-    (line,) = lines_of_ranks(done)
+    # on a busy machine the watchdog of another rank may also say that rank 0 has gone
+    (line,) = [line for line in lines_of_ranks(done) if "watchdog:" not in line]
     assert line.startswith("[rank 0 on ") and line.endswith("] error: run.toml: lr is -1, must be above 0")
     assert "Traceback" not in done.stderr
 
