@@ -17,7 +17,7 @@ from .convolution_plan import ConvolutionPlan, ConvolutionShape, Epilogue, Finis
 from .direct_convolution import DirectPlan, contiguous_channels, phase_axis
 from .gather import Axis, Segment
 from .jit.machine import lanes, machine
-from .jit.outer_products import outer_products
+from .jit.outer_products import outer_products, window_jobs
 from .jit.tile_transform import address
 from .jit.window_products import GROUP, TapTable, Tile, rows_of, window_products
 from .kept_weights import kept
@@ -142,7 +142,8 @@ class CompiledPlan(ConvolutionPlan):
         vectors = _vectors(s.k, dtype)
         rows = _weight_rows(s.c)
         tile = Tile(rows, vectors, dtype.itemsize, s.k * dtype.itemsize)
-        jobs, pairs = _jobs(self._axes, s.n, s.c * s.k * dtype.itemsize, x.strides[:2], grad.strides[:2])
+        together = max(1, _SUMMED // s.n)
+        jobs, pairs = window_jobs(self._axes, together, s.c * s.k * dtype.itemsize, x.strides[:2], grad.strides[:2])
         panel = vectors * lanes(dtype)
         outer_products(tile, dtype)(
             address(x), address(grad), address(total), address(jobs), len(jobs), address(pairs),
@@ -312,27 +313,3 @@ def _taps(
         for j in range(cols.tap, cols.tap_end)
         for channel in range(0, channels, inner)
     ]
-
-
-@lru_cache(maxsize=1024)
-def _jobs(
-    axes: Axes, images: int, tap_bytes: int, strides: tuple[int, int], grad_strides: tuple[int, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The tables of ``outer_products``: for some windows at a time, every tap with those of them that see it."""
-    vertical, horizontal = axes
-    together = max(1, _SUMMED // images)
-    windows = [(row, col) for row in range(vertical.count) for col in range(horizontal.count)]
-    jobs: list[tuple[int, int, int]] = []
-    pairs: list[tuple[int, int]] = []
-    for start in range(0, len(windows), together):
-        for i in range(vertical.taps):
-            for j in range(horizontal.taps):
-                first = len(pairs)
-                for row, col in windows[start : start + together]:
-                    y = vertical.start + row * vertical.step + i * vertical.dilation
-                    x = horizontal.start + col * horizontal.step + j * horizontal.dilation
-                    if 0 <= y < vertical.size and 0 <= x < horizontal.size:
-                        pairs.append((y * strides[0] + x * strides[1], row * grad_strides[0] + col * grad_strides[1]))
-                if len(pairs) > first:
-                    jobs.append((16 * first, 16 * len(pairs), (i * horizontal.taps + j) * tap_bytes))
-    return np.array(jobs, np.int64).reshape(-1, 3), np.array(pairs, np.int64).reshape(-1, 2)

@@ -16,6 +16,7 @@ from distgrad.kernels.gather import Axis
 
 from .code import INT, POINTER, Code, Value
 from .machine import compiled
+from .outer_products import window_jobs
 from .tile_transform import address, limited
 
 FloatArray = NDArray[Any]
@@ -96,7 +97,7 @@ def add_products(axes: Axes, x: FloatArray, grad: FloatArray, sums: FloatArray) 
     """
     period, item = sums.shape[2], sums.itemsize
     lines = x.shape[2] * x.shape[3] // period
-    jobs, pairs = _jobs(axes, lines, period * item, x.strides[:2], grad.strides[:2])
+    jobs, pairs = window_jobs(axes, max(1, _SUMMED // lines), period * item, x.strides[:2], grad.strides[:2])
     _backward(sums.dtype)(
         address(x), address(grad), address(sums), address(jobs), len(jobs), address(pairs), lines, period * item
     )
@@ -207,27 +208,3 @@ def _windows(
                     windows.append((distance, row * out_strides[0] + col * out_strides[1], first, last))
             starts.append(len(windows))
     return np.array(windows, np.int64).reshape(-1, 4), np.array(places, np.int64).reshape(-1, 2), starts
-
-
-@lru_cache(maxsize=256)
-def _jobs(
-    axes: Axes, lines: int, tap_bytes: int, strides: tuple[int, int], grad_strides: tuple[int, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For some windows at a time, every tap with those of them that see it: see ``outer_products``."""
-    vertical, horizontal = axes
-    together = max(1, _SUMMED // lines)
-    windows = [(row, col) for row in range(vertical.count) for col in range(horizontal.count)]
-    jobs: list[tuple[int, int, int]] = []
-    pairs: list[tuple[int, int]] = []
-    for start in range(0, len(windows), together):
-        for i in range(vertical.taps):
-            for j in range(horizontal.taps):
-                first = len(pairs)
-                for row, col in windows[start : start + together]:
-                    y = vertical.start + row * vertical.step + i * vertical.dilation
-                    x = horizontal.start + col * horizontal.step + j * horizontal.dilation
-                    if 0 <= y < vertical.size and 0 <= x < horizontal.size:
-                        pairs.append((y * strides[0] + x * strides[1], row * grad_strides[0] + col * grad_strides[1]))
-                if len(pairs) > first:
-                    jobs.append((16 * first, 16 * len(pairs), (i * horizontal.taps + j) * tap_bytes))
-    return np.array(jobs, np.int64).reshape(-1, 3), np.array(pairs, np.int64).reshape(-1, 2)

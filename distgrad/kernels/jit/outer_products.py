@@ -11,6 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from distgrad.kernels.gather import Axis
 
 from .code import INT, POINTER, Code
 from .machine import compiled
@@ -79,3 +82,37 @@ def _write(code: Code, tile: Tile) -> None:
                     for v in range(tile.vectors):
                         target = code.at(out, m * tile.out_step + v * width)
                         code.store(code.load(target) + sums[m][v].get(), target)
+
+
+@lru_cache(maxsize=1024)
+def window_jobs(
+    axes: tuple[Axis, Axis], together: int, tap_bytes: int, strides: tuple[int, int], grad_strides: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The tables of a kernel that sums over windows: for some windows at a time, every tap with those that see it.
+
+    Args:
+        axes: of the windows, rows and columns.
+        together: windows whose products are summed before they are added to ``out``.
+        tap_bytes: from the sums of a tap to those of the next.
+        strides: bytes from one row and one pixel of the input to the next.
+        grad_strides: the same of the gradient.
+
+    Returns:
+        (jobs, 3) and (pairs, 2), as :func:`outer_products` reads them.
+    """
+    vertical, horizontal = axes
+    windows = [(row, col) for row in range(vertical.count) for col in range(horizontal.count)]
+    jobs: list[tuple[int, int, int]] = []
+    pairs: list[tuple[int, int]] = []
+    for start in range(0, len(windows), together):
+        for i in range(vertical.taps):
+            for j in range(horizontal.taps):
+                first = len(pairs)
+                for row, col in windows[start : start + together]:
+                    y = vertical.start + row * vertical.step + i * vertical.dilation
+                    x = horizontal.start + col * horizontal.step + j * horizontal.dilation
+                    if 0 <= y < vertical.size and 0 <= x < horizontal.size:
+                        pairs.append((y * strides[0] + x * strides[1], row * grad_strides[0] + col * grad_strides[1]))
+                if len(pairs) > first:
+                    jobs.append((16 * first, 16 * len(pairs), (i * horizontal.taps + j) * tap_bytes))
+    return np.array(jobs, np.int64).reshape(-1, 3), np.array(pairs, np.int64).reshape(-1, 2)
