@@ -15,6 +15,7 @@ Array: TypeAlias = npt.NDArray[Any]
 ReduceOp: TypeAlias = Literal["sum", "prod", "min", "max"]
 
 REDUCE_OPS: tuple[str, ...] = get_args(ReduceOp)
+UFUNCS: dict[str, np.ufunc] = {"sum": np.add, "prod": np.multiply, "min": np.minimum, "max": np.maximum}  # of two ranks
 
 
 class Work(Protocol):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -217,11 +217,7 @@ class Reducer:
 
     def _begin(self, position: int) -> None:
         """The first gradient has come: who has how many samples, and what will be reached?"""
-        if is_grad_enabled():
-            raise RuntimeError(
-                "backward(create_graph=True) through DistributedDataParallel: the average over ranks cannot be "
-                "recorded; use the wrapped module itself for higher derivatives"
-            )
+        refuse_recorded()
         self._running = True
         queue_callback(self._finish)
         if self._override is not None:
@@ -235,8 +231,7 @@ class Reducer:
             self._accumulated += self._samples
             return
         samples, self._accumulated = self._samples + self._accumulated, 0
-        reached = {position}
-        reached.update(self._positions[id(leaf)] for leaf in reachable_leaves() if id(leaf) in self._positions)
+        reached = reached_positions(position, self._positions)
         header = np.zeros(REACHED + len(self._parameters), dtype=np.int64)
         header[SAMPLES], header[ACTIVE] = samples, 1
         header[[REACHED + place for place in reached]] = 1
@@ -356,9 +351,8 @@ class Reducer:
         """After the first pass: buckets in the order in which the gradients of rank 0 became final."""
         if self._order is None or len(self.buckets) == 1:
             return
-        seen = list(dict.fromkeys(self._order))
-        rest = [position for bucket in self.buckets for position in bucket.positions if position not in set(seen)]
-        order = np.array(seen + rest, dtype=np.int64)
+        rest = [position for bucket in self.buckets for position in bucket.positions]  # those that were not reached
+        order = np.array(list(dict.fromkeys(self._order + rest)), dtype=np.int64)
         self._order = None
         with labelled("order of the buckets"):
             self._communicator.broadcast(order)
@@ -383,6 +377,25 @@ class Reducer:
         return int(header[ACTIVE])
 
 
+def refuse_recorded() -> None:
+    """Raises RuntimeError where the running backward pass is itself recorded."""
+    if is_grad_enabled():
+        raise RuntimeError(
+            "backward(create_graph=True) through DistributedDataParallel: the average over ranks cannot be "
+            "recorded; use the wrapped module itself for higher derivatives"
+        )
+
+
+def reached_positions(position: int, positions: Mapping[int, int]) -> set[int]:
+    """Which parameters the running backward pass reaches.
+
+    Args:
+        position: of the one that it has reached first, and now.
+        positions: of each parameter's ``id``, its position.
+    """
+    return {position, *(positions[id(leaf)] for leaf in reachable_leaves() if id(leaf) in positions)}
+
+
 def _each(bucket: GradBucket) -> list[tuple[int, Tensor, Array]]:
     return list(zip(bucket.positions, bucket.parameters(), bucket.views, strict=True))
 
@@ -395,8 +408,7 @@ def _remove(handles: Sequence[Handle], parameters: Sequence[Tensor], channel: An
     for handle in handles:
         handle.remove()
     for parameter in parameters:
-        if parameter._grad_slot is not None:
-            parameter._grad_slot = None
+        parameter._grad_slot = None
     channel.close()
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from .. import tracing
-from ..autograd import Tensor, is_grad_enabled
-from ..autograd.engine import queue_callback, reachable_leaves
+from ..autograd import Tensor
+from ..autograd.engine import queue_callback
 from ..errors import CommunicationError
 from ..kernels import kept_weights
 from ..ops.random import Generator, default_generator, replace_default
@@ -29,7 +29,7 @@ from .collective_log import labelled
 from .comm_hooks.report import Report
 from .communicator import Array, Communicator
 from .progress import Progress, channel_for
-from .reducer import CommHook
+from .reducer import CommHook, reached_positions, refuse_recorded
 from .slice_buffers import SliceBuffers
 from .tree_sum import LeafStep, TreeSum, owners_of
 from .virtual_hook_state import VirtualHookState
@@ -206,11 +206,7 @@ class SliceReducer:
         """
         if self._untouched:
             return False
-        if is_grad_enabled():
-            raise RuntimeError(
-                "backward(create_graph=True) through DistributedDataParallel: the average over ranks cannot be "
-                "recorded; use the wrapped module itself for higher derivatives"
-            )
+        refuse_recorded()
         if not self._running:
             self._begin(position)
         step = self._step
@@ -240,8 +236,7 @@ class SliceReducer:
         queue_callback(self._finish)
         self._running, self._armed = True, False
         self._taken = set()
-        reached = {position}
-        reached.update(self._positions[id(leaf)] for leaf in reachable_leaves() if id(leaf) in self._positions)
+        reached = reached_positions(position, self._positions)
         step = self._step
         row = step.told[self._tree.leaves[step.number]]
         row[_SAMPLES], row[_KEY] = self._samples, self._generators.mark

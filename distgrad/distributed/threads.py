@@ -24,6 +24,7 @@ from ..errors import CommunicationError
 from ..ops.random import default_generator, replace_default
 from . import process_group
 from .communicator import (
+    UFUNCS,
     Array,
     Communicator,
     ReduceOp,
@@ -41,8 +42,6 @@ R = TypeVar("R")
 
 # (rank, sequence) -> seconds that the rank waits before it enters its sequence-th collective, counted from 0.
 Delay = Callable[[int, int], float]
-
-_UFUNCS: dict[str, np.ufunc] = {"sum": np.add, "prod": np.multiply, "min": np.minimum, "max": np.maximum}
 
 
 class _Call(NamedTuple):
@@ -220,11 +219,17 @@ class ThreadCommunicator:
         self.local_world_size = len(neighbours)
         self.hostname = socket.gethostname() if world.ranks_per_host >= world.size else f"host{host}"
 
-    def _meet(self, call: _Call, payload: Any, compute: Callable[[list[Any]], Any]) -> Any:
+    def _start(
+        self, call: _Call, payload: Any, compute: Callable[[list[Any]], Any]
+    ) -> tuple[_Meeting, Callable[[], Any]]:
+        """Comes to the next meeting; what is given besides waits for it and takes its result away."""
         sequence = self._sequence
         self._sequence += 1
         meeting = self._group.arrive(self.rank, sequence, call, payload, compute)
-        return self._group.leave(self.rank, sequence, call, meeting)
+        return meeting, lambda: self._group.leave(self.rank, sequence, call, meeting)
+
+    def _meet(self, call: _Call, payload: Any, compute: Callable[[list[Any]], Any]) -> Any:
+        return self._start(call, payload, compute)[1]()
 
     def all_reduce(self, array: Array, op: ReduceOp = "sum") -> None:
         """Combines ``array`` over all ranks in place; see :class:`~distgrad.distributed.Communicator`."""
@@ -236,12 +241,10 @@ class ThreadCommunicator:
         """``all_reduce`` that returns at once; see :class:`~distgrad.distributed.Communicator`."""
         check_start(array, op)
         call = _Call("all_reduce", array.shape, str(array.dtype), op=op)
-        sequence = self._sequence
-        self._sequence += 1
-        meeting = self._group.arrive(self.rank, sequence, call, array, _reduction(op))
+        meeting, result = self._start(call, array, _reduction(op))
 
         def finish() -> None:
-            array[...] = self._group.leave(self.rank, sequence, call, meeting)
+            array[...] = result()
 
         return _Started(finish, meeting)
 
@@ -350,7 +353,7 @@ def _reduction(op: ReduceOp) -> Callable[[list[Array]], Array]:
         total = arrays[0].copy()
         with np.errstate(all="ignore"):  # as MPI does: an overflow is a value, not a warning
             for other in arrays[1:]:
-                _UFUNCS[op](total, other, out=total)
+                UFUNCS[op](total, other, out=total)
         return total
 
     return compute

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ..errors import CommunicationError
 from .communicator import (
+    UFUNCS,
     Array,
     Communicator,
     ReduceOp,
@@ -37,7 +38,6 @@ from .tree_sum import TreeSum, owners_of
 R = TypeVar("R")
 
 _LOOK_UP = 0.2  # seconds after which a virtual rank that waits looks whether another one has failed
-_UFUNCS: dict[str, np.ufunc] = {"sum": np.add, "prod": np.multiply, "min": np.minimum, "max": np.maximum}
 
 
 class _Family:
@@ -126,7 +126,7 @@ class VirtualCommunicator:
         group = self._group
 
         def compute(arrays: list[Array]) -> Array:
-            ufunc = _UFUNCS[op]
+            ufunc = UFUNCS[op]
             slots: list[Array] = [np.empty(array.size, array.dtype) for _ in range(group.tree.slots)]
             with np.errstate(all="ignore"):  # as MPI does: an overflow is a value, not a warning
                 for leaf, values in enumerate(arrays):
