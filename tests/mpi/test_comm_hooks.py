@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distgrad import checkpoint, distributed
+from distgrad import checkpoint
 from distgrad.autograd import Tensor
 from distgrad.distributed import Communicator, DistributedDataParallel
 from distgrad.distributed.bucket import GradBucket
@@ -37,7 +37,7 @@ from distgrad.optim import SGD
 from ..launch.conftest import SmallNetwork, write_photos
 
 # By a thread: a rank that hangs inside of MPI never comes back to Python to see a signal.
-pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60, method="thread")]
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60, method="thread"), pytest.mark.usefixtures("world")]
 
 SHAPES = {"conv.weight": (16, 8, 3, 3), "fc.weight": (40, 133), "fc.bias": (40,), "scale": ()}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -45,13 +45,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "power_sgd": {"matrix_approximation_rank": 2, "start_powerSGD_iter": 1},
     "hierarchical": {"chunk_mb": 0.004},
 }
-
-
-@pytest.fixture(autouse=True)
-def world() -> Iterator[Communicator]:
-    communicator = distributed.init("mpi")
-    communicator.barrier()
-    yield communicator
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,10 @@ from distgrad import distributed
 from distgrad.autograd import Tensor
 
 # By a thread: a rank that hangs inside of MPI never comes back to Python to see a signal.
-pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60, method="thread")]
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60, method="thread"), pytest.mark.usefixtures("world")]
 
 REFERENCE = {"sum": np.sum, "prod": np.prod, "min": np.min, "max": np.max}
 DTYPES = ["float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
-
-
-@pytest.fixture(autouse=True)
-def world() -> Iterator[distributed.Communicator]:
-    communicator = distributed.init("mpi")
-    communicator.barrier()
-    yield communicator
 
 
 def values_of(rank: int, shape: tuple[int, ...], dtype: str) -> np.ndarray[Any, Any]:

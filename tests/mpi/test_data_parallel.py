@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,9 @@ from distgrad.nn.module import Module
 from distgrad.nn.parameter import Parameter
 
 # By a thread: a rank that hangs inside of MPI never comes back to Python to see a signal.
-pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60, method="thread")]
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60, method="thread"), pytest.mark.usefixtures("world")]
 
 STEPS = 5
-
-
-@pytest.fixture(autouse=True)
-def world() -> Iterator[distributed.Communicator]:
-    communicator = distributed.init("mpi")
-    communicator.barrier()
-    yield communicator
 
 
 class TwoLayers(Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,7 @@ from distgrad.autograd import Tensor
 from distgrad.launch.evaluate import evaluate
 from distgrad.metrics import Accuracy, ConfusionMatrix, MeanMetric, MeanVariance, MetricCollection, TopKAccuracy
 
-pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60, method="thread")]
-
-
-@pytest.fixture(autouse=True)
-def world() -> Iterator[distributed.Communicator]:
-    communicator = distributed.init("mpi")
-    communicator.barrier()
-    yield communicator
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60, method="thread"), pytest.mark.usefixtures("world")]
 
 
 def samples_of(count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,17 +16,10 @@ from distgrad.distributed.channel import CHANNELS
 from distgrad.distributed.progress import WORTH_HIDING, choose_progress, measure
 
 # By a thread: a rank that hangs inside of MPI never comes back to Python to see a signal.
-pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60, method="thread")]
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60, method="thread"), pytest.mark.usefixtures("world")]
 
 SMALL = 1e-4  # MiB: nearly a bucket a parameter
 STEPS = 4
-
-
-@pytest.fixture(autouse=True)
-def world() -> Iterator[Communicator]:
-    communicator = distributed.init("mpi")
-    communicator.barrier()
-    yield communicator
 
 
 class Branching(nn.Module):

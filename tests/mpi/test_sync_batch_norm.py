@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,14 +12,7 @@ from distgrad.autograd import Tensor
 from distgrad.distributed import DistributedDataParallel, SyncBatchNorm
 from distgrad.models.resnet import BasicBlock
 
-pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60, method="thread")]
-
-
-@pytest.fixture(autouse=True)
-def world() -> Iterator[distributed.Communicator]:
-    communicator = distributed.init("mpi")
-    communicator.barrier()
-    yield communicator
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60, method="thread"), pytest.mark.usefixtures("world")]
 
 
 def network() -> nn.Module:

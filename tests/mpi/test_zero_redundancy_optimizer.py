@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,7 @@ from distgrad.autograd import Tensor
 from distgrad.distributed import DistributedDataParallel, ZeroRedundancyOptimizer
 from distgrad.distributed import zero_redundancy_optimizer as module
 
-pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60, method="thread")]
-
-
-@pytest.fixture(autouse=True)
-def world() -> Iterator[distributed.Communicator]:
-    communicator = distributed.init("mpi")
-    communicator.barrier()
-    yield communicator
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60, method="thread"), pytest.mark.usefixtures("world")]
 
 
 def network() -> nn.Module:
